@@ -22,8 +22,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("relay-auth", &["relay-model"]),
     // The control plane knows policies, but neither wire formats nor the store.
     ("relay-core", &["relay-model", "relay-auth"]),
-    // The data plane: no core, no auth, no library that does I/O. Counters are arguments.
-    ("relay-session", &["relay-model", "relay-wire", "relay-store", "relay-meter"]),
+    // The data plane: no core, no library that does I/O. Counters are arguments. Of auth it takes the permit, which
+    // only auth can make.
+    ("relay-session", &["relay-model", "relay-auth", "relay-wire", "relay-store", "relay-meter"]),
     // Transports of a session, beside the session: both know only the trait between them, which is in the vocabulary
     // because it is types and signatures without I/O. The codes and version names are in the wire crate.
     ("relay-transport", &["relay-model", "relay-wire"]),

@@ -78,6 +78,20 @@ impl Drop for CountedMessage {
     }
 }
 
+/// Way of control messages to the peer.
+pub(crate) struct Outbound<'a, T: Transport> {
+    pub(crate) t: &'a mut T,
+    pub(crate) control: &'a mut ControlQueue,
+    pub(crate) now: Instant,
+}
+
+impl<T: Transport> Outbound<'_, T> {
+    /// Sends a message on `stream`, after those queued for it.
+    pub(crate) fn send(&mut self, stream: Stream, message: Vec<u8>) {
+        self.control.send(self.t, self.now, stream, message);
+    }
+}
+
 /// Progress of writing to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {

@@ -11,8 +11,8 @@ use relay_model::{
 use smallvec::SmallVec;
 
 use crate::{
-    dialect::EncodingKey,
     encoded_group::{EncodedPiece, EncodingEnd, LocalGroup},
+    encoding_key::EncodingKey,
 };
 
 /// Handles copied out of a lane at a time.
@@ -41,6 +41,8 @@ pub(crate) struct GroupCursor {
     sent: u64,
     /// Whether it waits for `Writable`.
     parked: bool,
+    /// Whether its stream is in the index of open streams.
+    is_indexed: bool,
 }
 
 /// State of a cursor after [`GroupCursor::advance`].
@@ -97,28 +99,44 @@ fn small_run(pieces: &[EncodedPiece]) -> usize {
 }
 
 impl GroupCursor {
-    pub(crate) fn new(group: Rc<LocalGroup>, shape: EncodingKey) -> Self {
+    pub(crate) fn new(group: Rc<LocalGroup>, key: EncodingKey) -> Self {
         Self {
             group,
-            key: shape,
+            key,
             stream: None,
             header: Bytes::new(),
             piece: 0,
             offset: 0,
             sent: 0,
             parked: false,
+            is_indexed: false,
         }
     }
 
     /// A cursor on an already open stream, without a header.
-    pub(crate) fn on(stream: Stream, group: Rc<LocalGroup>, shape: EncodingKey) -> Self {
-        Self { stream: Some(stream), ..Self::new(group, shape) }
+    pub(crate) fn on(stream: Stream, group: Rc<LocalGroup>, key: EncodingKey) -> Self {
+        Self { stream: Some(stream), ..Self::new(group, key) }
     }
 
     /// Sets the stream opened for it; `header` is sent first.
     pub(crate) fn opened(&mut self, stream: Stream, header: Bytes) {
         self.stream = Some(stream);
         self.header = header;
+    }
+
+    /// Enters the stream in an index of those that stay open. Returns it once.
+    #[inline]
+    pub(crate) fn enter_index(&mut self) -> Option<Stream> {
+        match std::mem::replace(&mut self.is_indexed, true) {
+            true => None,
+            false => self.stream,
+        }
+    }
+
+    /// Stream that was entered in the index.
+    #[inline]
+    pub(crate) fn indexed(&self) -> Option<Stream> {
+        self.stream.filter(|_| self.is_indexed)
     }
 
     pub(crate) fn unpark(&mut self) {

@@ -2,29 +2,37 @@
 //! groups are dropped when a peer is slow.
 
 use std::{
+    collections::HashMap,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use foldhash::fast::RandomState;
 use relay_meter::Worker as Meter;
 use relay_model::{
-    StreamCode, SubId, limits,
-    transport::{Dir, Stream, Transport},
+    Prefs, StreamCode, SubId,
+    transport::{Stream, Transport},
 };
-use relay_wire::lite;
+use relay_store::LogEnd;
 use slab::Slab;
 
 use crate::{
-    control::ControlQueue,
-    cursor::{CursorStep, GroupCursor},
-    dialect,
+    control::{ControlQueue, Outbound},
+    cursor::GroupCursor,
+    dialect::MediaEncoder,
     encoded_group::LocalGroup,
     fanout::Batch,
     footprint::SUBSCRIPTION,
+    request::RequestId,
     sub::{DownstreamSub, RequestKind},
     work::SCANNED,
 };
+
+mod index;
+mod serve;
+
+use index::EgressIndex;
+use serve::{ServeOutcome, Serving};
 
 /// Bytes a subscription sends before the next of the same priority has its turn.
 const QUANTUM: usize = 16 * 1024;
@@ -36,8 +44,10 @@ const EXPIRY_TICK: Duration = Duration::from_millis(100);
 /// Everything a session sends to its peer as a publisher of media.
 #[derive(Debug)]
 pub(crate) struct Egress {
-    version: lite::Version,
+    encoder: MediaEncoder,
     subs: Slab<DownstreamSub>,
+    by_request: HashMap<RequestId, SubId, RandomState>,
+    index: EgressIndex,
     /// Bytes of the subscriptions' names.
     names: u64,
     generation: u32,
@@ -65,11 +75,24 @@ pub(crate) struct EgressContext<'a, T: Transport> {
     pub(crate) now: Instant,
 }
 
+impl<T: Transport> EgressContext<'_, T> {
+    fn outbound(&mut self) -> Outbound<'_, T> {
+        Outbound { t: self.t, control: self.control, now: self.now }
+    }
+}
+
+/// Slot of a subscription.
+fn slot_of(id: SubId) -> usize {
+    id.0 as u32 as usize
+}
+
 impl Egress {
-    pub(crate) fn new(version: lite::Version) -> Self {
+    pub(crate) fn new(encoder: MediaEncoder) -> Self {
         Self {
-            version,
+            encoder,
             subs: Slab::new(),
+            by_request: HashMap::default(),
+            index: EgressIndex::default(),
             names: 0,
             generation: 0,
             congested: false,
@@ -83,9 +106,9 @@ impl Egress {
         }
     }
 
-    /// Sets the negotiated version, before anything has been written.
-    pub(crate) fn speak(&mut self, version: lite::Version) {
-        self.version = version;
+    /// Sets the encoder of the negotiated version, before anything has been written.
+    pub(crate) fn set_encoder(&mut self, encoder: MediaEncoder) {
+        self.encoder = encoder;
     }
 
     /// Adds a subscription; `None` when there are `most` already.
@@ -98,11 +121,17 @@ impl Egress {
         let id = SubId((u64::from(self.generation) << 32) | slot.key() as u64);
         let sub = slot.insert(make(id));
         self.names += u64::from(sub.names);
+        self.by_request.insert(sub.request, id);
         Some(id)
     }
 
     pub(crate) fn get_mut(&mut self, id: SubId) -> Option<&mut DownstreamSub> {
-        self.subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id)
+        self.subs.get_mut(slot_of(id)).filter(|sub| sub.id == id)
+    }
+
+    /// Subscription that a request of the peer made.
+    pub(crate) fn of_request(&self, request: RequestId) -> Option<SubId> {
+        self.by_request.get(&request).copied()
     }
 
     /// Removes a subscription; its open group streams are reset.
@@ -113,9 +142,17 @@ impl Egress {
         code: StreamCode,
     ) -> Option<DownstreamSub> {
         self.get_mut(id)?;
-        let sub = self.subs.remove(id.0 as u32 as usize);
+        let sub = self.subs.remove(slot_of(id));
         self.names -= u64::from(sub.names);
-        sub.cursors.iter().for_each(|cursor| cursor.reset(t, code));
+        self.by_request.remove(&sub.request);
+        self.index.remove(slot_of(id));
+        self.index.over(sub.cursors.len());
+        for cursor in &sub.cursors {
+            cursor.reset(t, code);
+            if let Some(stream) = cursor.indexed() {
+                self.index.remove_stream(stream);
+            }
+        }
         Some(sub)
     }
 
@@ -139,6 +176,12 @@ impl Egress {
         self.expiry
     }
 
+    fn serving(&mut self, id: SubId) -> Option<Serving<'_>> {
+        let Self { encoder, index, subs, .. } = self;
+        let sub = subs.get_mut(slot_of(id)).filter(|sub| sub.id == id)?;
+        Some(Serving { encoder: *encoder, index, slot: slot_of(id), sub })
+    }
+
     /// Applies a batch of log events to one subscription. Returns true when the subscription is over.
     pub(crate) fn apply_batch<T: Transport>(
         &mut self,
@@ -146,25 +189,26 @@ impl Egress {
         id: SubId,
         batch: &Batch,
     ) -> bool {
-        let Some(sub) = self.subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else {
-            return false;
-        };
-        for group in batch.opened.iter().filter(|_| !self.winding) {
-            if sub.take(group) {
+        let winding = self.winding;
+        let Some(mut serving) = self.serving(id) else { return false };
+        for group in batch.opened.iter().filter(|_| !winding) {
+            if serving.sub.take(group) {
+                serving.index.begun(1);
                 out.meter.groups_out += 1;
             }
         }
-        for (start, end, code) in &batch.dropped {
-            dropped(out, self.version, sub, *start, *end, *code);
+        for (first, last, code) in &batch.dropped {
+            serving.dropped(out, *first, *last, *code);
         }
-        for (sequence, tick, payload) in &batch.datagrams {
-            datagram(out, self.version, sub, *sequence, *tick, payload);
+        for (group, tick, payload) in &batch.datagrams {
+            serving.datagram(out, (*group, *tick, payload));
         }
         if batch.end.is_some() {
-            sub.end = batch.end;
+            serving.sub.end = batch.end;
         }
-        if sub.lags() {
-            shed(out, self.version, sub);
+        if serving.sub.lags() {
+            serving.shed(out);
+            serving.index.lagging.insert(serving.slot);
             self.expiry.get_or_insert(out.now + EXPIRY_TICK);
         }
         self.serve_if_free(out, id)
@@ -176,19 +220,24 @@ impl Egress {
         out: &mut EgressContext<'_, T>,
         id: SubId,
         groups: &[Rc<LocalGroup>],
-        end: Option<relay_store::LogEnd>,
+        end: Option<LogEnd>,
     ) -> bool {
         let winding = self.winding;
-        let Some(sub) = self.get_mut(id) else { return false };
+        let Some(serving) = self.serving(id) else { return false };
+        let Serving { sub, index, slot, .. } = serving;
         if let Some(first) = groups.first().filter(|_| sub.floor.is_some()) {
             // Requested groups that are not held will not arrive: the first held group becomes the floor.
             sub.floor = sub.floor.max(Some(first.sequence()));
         }
         for group in groups.iter().filter(|_| !winding) {
-            out.meter.groups_out += u64::from(sub.take(group));
+            if sub.take(group) {
+                index.begun(1);
+                out.meter.groups_out += 1;
+            }
         }
         sub.end = end;
         if sub.lags() {
+            index.lagging.insert(slot);
             self.expiry.get_or_insert(out.now + EXPIRY_TICK);
         }
         self.serve_if_free(out, id)
@@ -201,28 +250,31 @@ impl Egress {
         id: SubId,
         group: Rc<LocalGroup>,
     ) -> bool {
-        let Some(sub) = self.get_mut(id) else { return false };
-        let shape = sub.encoding_key(group.sequence());
+        let Some(Serving { encoder, index, sub, .. }) = self.serving(id) else { return false };
+        let key = sub.encoding_key(group.sequence());
+        let stream = encoder.fetch_stream(sub.request);
         sub.started = true;
-        sub.cursors.push(GroupCursor::on(sub.stream, group, shape));
-        out.t.set_priority(sub.stream, sub.priority());
+        sub.cursors.push(GroupCursor::on(stream, group, key));
+        index.begun(1);
+        out.t.set_priority(stream, sub.priority());
         self.serve_if_free(out, id)
     }
 
     /// Starts no further group; started ones continue.
     pub(crate) fn wind_down<T: Transport>(&mut self, out: &mut EgressContext<'_, T>) {
         self.winding = true;
-        for (_, sub) in &mut self.subs {
-            let version = self.version;
-            while let Some(at) = sub.cursors.iter().position(|cursor| cursor.stream.is_none()) {
-                give_up(out, version, sub, at, StreamCode::GOING_AWAY);
+        let Self { encoder, index, subs, .. } = self;
+        for (slot, sub) in subs {
+            let mut serving = Serving { encoder: *encoder, index, slot, sub };
+            while let Some(at) = serving.sub.cursors.iter().position(|cursor| cursor.stream.is_none()) {
+                serving.give_up(out, at, StreamCode::GOING_AWAY);
             }
         }
     }
 
     /// Whether every started group has been written.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.subs().all(|sub| sub.cursors.is_empty())
+        self.index.open() == 0
     }
 
     /// Number of FETCH requests.
@@ -249,10 +301,12 @@ impl Egress {
 
     /// Unblocks a stream.
     pub(crate) fn writable(&mut self, stream: Stream) {
-        if let Some((_, sub, at)) = self.find(stream) {
-            sub.cursors[at].unpark();
-            self.due = true;
+        let Some((slot, sub, at)) = self.find(stream) else { return };
+        if let Some(cursor) = sub.cursors.get_mut(at) {
+            cursor.unpark();
         }
+        self.index.runnable.insert(slot);
+        self.due = true;
     }
 
     /// Sends the backlog by priority, in fair shares. Call after all events of a batch, so that the first
@@ -273,18 +327,16 @@ impl Egress {
         code: StreamCode,
     ) -> Vec<SubId> {
         out.t.reset(stream, code);
-        let Some((id, sub, at)) = self.find(stream) else { return Vec::new() };
-        sub.cursors.remove(at);
+        let Some((_, sub, at)) = self.find(stream) else { return Vec::new() };
+        let id = sub.id;
+        if let Some(mut serving) = self.serving(id) {
+            serving.take_out(at);
+        }
         if self.serve_if_free(out, id) { vec![id] } else { Vec::new() }
     }
 
     /// Applies new preferences of the peer.
-    pub(crate) fn update<T: Transport>(
-        &mut self,
-        out: &mut EgressContext<'_, T>,
-        id: SubId,
-        prefs: relay_model::Prefs,
-    ) {
+    pub(crate) fn update<T: Transport>(&mut self, out: &mut EgressContext<'_, T>, id: SubId, prefs: Prefs) {
         let Some(sub) = self.get_mut(id) else { return };
         sub.update(prefs);
         let priority = sub.priority();
@@ -293,55 +345,69 @@ impl Egress {
 
     /// Drops superseded groups over the age budget; call when [`Self::deadline`] has passed.
     pub(crate) fn expire<T: Transport>(&mut self, out: &mut EgressContext<'_, T>) -> Vec<SubId> {
-        let Self { version, subs, expiry, .. } = self;
-        *expiry = None;
+        self.expiry = None;
         let mut over = Vec::new();
-        for (_, sub) in subs {
-            expire(out, *version, sub);
-            if sub.lags() {
-                *expiry = Some(out.now + EXPIRY_TICK);
-            }
+        let mut lagging = std::mem::take(&mut self.index.lagging);
+        lagging.retain(|slot| {
+            let Self { encoder, index, subs, expiry, .. } = self;
+            let Some(sub) = subs.get_mut(slot) else { return false };
+            let mut serving = Serving { encoder: *encoder, index, slot, sub };
+            serving.expire(out);
             if sub.is_over().is_some() {
                 over.push(sub.id);
             }
-        }
+            let lags = sub.lags();
+            if lags {
+                *expiry = Some(out.now + EXPIRY_TICK);
+            }
+            lags
+        });
+        self.index.lagging = lagging;
         over
     }
 
-    fn find(&mut self, stream: Stream) -> Option<(SubId, &mut DownstreamSub, usize)> {
-        self.subs.iter_mut().find_map(|(_, sub)| {
-            let at = sub.cursors.iter().position(|cursor| cursor.stream == Some(stream))?;
-            Some((sub.id, sub, at))
-        })
+    /// Slot, subscription and position of the cursor that sends on a stream.
+    fn find(&mut self, stream: Stream) -> Option<(usize, &mut DownstreamSub, usize)> {
+        let slot = self.index.slot_of(stream)?;
+        let sub = self.subs.get_mut(slot)?;
+        let at = sub.cursors.iter().position(|cursor| cursor.stream == Some(stream))?;
+        Some((slot, sub, at))
     }
 
     /// Fast path without a backlog: new data is written to its streams at once.
     fn serve_if_free<T: Transport>(&mut self, out: &mut EgressContext<'_, T>, id: SubId) -> bool {
-        let Self { version, subs, congested, unopenable, due, is_cut, .. } = self;
-        let Some(sub) = subs.get_mut(id.0 as u32 as usize).filter(|sub| sub.id == id) else { return false };
-        if !*congested {
-            let mut allowance = TURN_BYTES;
-            match serve(out, *version, sub, *unopenable, &mut allowance) {
-                ServeOutcome::Short => *congested = true,
-                ServeOutcome::Unopened => *unopenable = true,
-                ServeOutcome::Spent => (*due, *is_cut) = (true, true),
-                ServeOutcome::Through => {}
-            }
+        let (congested, unopenable) = (self.congested, self.unopenable);
+        let Some(mut serving) = self.serving(id) else { return false };
+        if congested {
+            serving.index.runnable.insert(serving.slot);
+            return serving.sub.is_over().is_some();
         }
-        sub.is_over().is_some()
+        let mut allowance = TURN_BYTES;
+        let outcome = serving.serve(out, unopenable, &mut allowance);
+        let is_over = serving.sub.is_over().is_some();
+        match outcome {
+            ServeOutcome::Short => self.congested = true,
+            ServeOutcome::Unopened => self.unopenable = true,
+            ServeOutcome::Spent => (self.due, self.is_cut) = (true, true),
+            ServeOutcome::Through => {}
+        }
+        is_over
     }
 
     fn fill<T: Transport>(&mut self, out: &mut EgressContext<'_, T>) -> Vec<SubId> {
         let mut over = Vec::new();
         let mut order = std::mem::take(&mut self.scratch);
         order.clear();
-        let turn = self.turn;
-        order.extend(
-            self.subs
-                .iter()
-                .filter(|(_, sub)| sub.cursors.iter().any(|cursor| cursor.is_runnable()))
-                .map(|(slot, sub)| (sub.prefs.priority, slot)),
-        );
+        let Self { index, subs, turn, .. } = self;
+        index.runnable.retain(|slot| {
+            let Some(sub) = subs.get(slot) else { return false };
+            let is_runnable = sub.cursors.iter().any(GroupCursor::is_runnable);
+            if is_runnable {
+                order.push((sub.prefs.priority, slot));
+            }
+            is_runnable
+        });
+        let turn = *turn;
         order.sort_unstable_by_key(|(priority, slot)| (u8::MAX - priority, *slot < turn, *slot));
         let mut left = TURN_BYTES;
         for class in order.chunk_by(|a, b| a.0 == b.0) {
@@ -362,7 +428,7 @@ impl Egress {
         left: &mut usize,
         over: &mut Vec<SubId>,
     ) -> bool {
-        let Self { version, subs, congested, unopenable, turn, due, is_cut, .. } = self;
+        let Self { encoder, index, subs, congested, unopenable, turn, due, is_cut, .. } = self;
         let mut spent = true;
         while std::mem::take(&mut spent) {
             for (_, slot) in class {
@@ -372,14 +438,15 @@ impl Egress {
                     sub.deficit = QUANTUM;
                 }
                 let mut allowance = sub.deficit;
-                expire(out, *version, sub);
-                let served = serve(out, *version, sub, *unopenable, &mut allowance);
+                let mut serving = Serving { encoder: *encoder, index, slot: *slot, sub };
+                serving.expire(out);
+                let outcome = serving.serve(out, *unopenable, &mut allowance);
                 *left = left.saturating_sub(sub.deficit - allowance);
                 sub.deficit = allowance;
                 if sub.is_over().is_some() && !over.contains(&sub.id) {
                     over.push(sub.id);
                 }
-                match served {
+                match outcome {
                     ServeOutcome::Short => {
                         *congested = true;
                         *turn = if sub.deficit == 0 { *slot + 1 } else { *slot };
@@ -399,181 +466,5 @@ impl Egress {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ServeOutcome {
-    /// All data, or all that is not blocked, was written.
-    Through,
-    /// The allowance is used up.
-    Spent,
-    /// The transport is full.
-    Short,
-    /// Only stream credit is missing.
-    Unopened,
-}
-
-/// Sends the data of a subscription, newest group first (or oldest first if requested).
-fn serve<T: Transport>(
-    out: &mut EgressContext<'_, T>,
-    version: lite::Version,
-    sub: &mut DownstreamSub,
-    mut unopenable: bool,
-    allowance: &mut usize,
-) -> ServeOutcome {
-    let mut served = ServeOutcome::Through;
-    if sub.cursors.len() > 1 {
-        let ordered = sub.prefs.ordered;
-        sub.cursors.sort_unstable_by_key(|cursor| {
-            let sequence = cursor.group.sequence();
-            if ordered { sequence } else { u64::MAX - sequence }
-        });
-    }
-    let mut at = 0;
-    while at < sub.cursors.len() {
-        if sub.cursors[at].stream.is_none() && sub.cursors[at].cut_short().is_none() && !unopenable {
-            unopenable = !open(out, version, sub, at);
-        }
-        match sub.cursors[at].advance(out.t, out.meter, allowance) {
-            CursorStep::Done => {
-                sub.cursors.remove(at);
-                continue;
-            }
-            CursorStep::Missed(code) => {
-                let sequence = sub.cursors.remove(at).group.sequence();
-                dropped(out, version, sub, sequence, sequence, u64::from(code.0));
-                continue;
-            }
-            CursorStep::Idle | CursorStep::Parked => {}
-            CursorStep::Unopened => served = ServeOutcome::Unopened,
-            CursorStep::Spent => return ServeOutcome::Spent,
-            CursorStep::Short => return ServeOutcome::Short,
-        }
-        at += 1;
-    }
-    served
-}
-
-/// Opens the stream of a group, after sending SUBSCRIBE_START; false without credit.
-fn open<T: Transport>(
-    out: &mut EgressContext<'_, T>,
-    version: lite::Version,
-    sub: &mut DownstreamSub,
-    at: usize,
-) -> bool {
-    let Some(stream) = out.t.open(Dir::Uni, sub.priority()) else { return false };
-    let sequence = sub.cursors[at].group.sequence();
-    start(out, version, sub, sub.floor.unwrap_or(sequence).min(sequence));
-    let wire_id = sub.wire_id;
-    let shape = sub.cursors[at].key;
-    let make = || dialect::group_header(version, wire_id, sequence, shape.first);
-    let header = if shape.first == 0 { sub.cursors[at].group.header(version, wire_id, make) } else { make() };
-    sub.cursors[at].opened(stream, header);
-    true
-}
-
-/// Sends SUBSCRIBE_START with the first group, before any other message about groups.
-fn start<T: Transport>(
-    out: &mut EgressContext<'_, T>,
-    version: lite::Version,
-    sub: &mut DownstreamSub,
-    first: u64,
-) {
-    if !std::mem::replace(&mut sub.started, true) && !version.has_subscribe_ok() {
-        let mut message = Vec::new();
-        lite::SubscribeResponse::Start { group: first }.encode(version, &mut message);
-        out.control.send(out.t, out.now, sub.stream, message);
-    }
-}
-
-/// Sends SUBSCRIBE_DROP for groups that will not be sent.
-fn dropped<T: Transport>(
-    out: &mut EgressContext<'_, T>,
-    version: lite::Version,
-    sub: &mut DownstreamSub,
-    first: u64,
-    last: u64,
-    code: u64,
-) {
-    let Some(floor) = sub.floor.filter(|floor| last >= *floor && sub.kind == RequestKind::Live) else {
-        return;
-    };
-    start(out, version, sub, floor);
-    if !version.has_drops() {
-        return;
-    }
-    let mut message = Vec::new();
-    lite::SubscribeResponse::Drop { start: first, end: last, code }.encode(version, &mut message);
-    out.control.send(out.t, out.now, sub.stream, message);
-}
-
-fn datagram<T: Transport>(
-    out: &mut EgressContext<'_, T>,
-    version: lite::Version,
-    sub: &DownstreamSub,
-    sequence: u64,
-    tick: i64,
-    payload: &Bytes,
-) {
-    if !version.has_timestamps() || !sub.wants(sequence) {
-        return;
-    }
-    let tick = u64::try_from(tick).unwrap_or(0);
-    let message = lite::Datagram { subscribe: sub.wire_id, sequence, tick, payload: payload.clone() };
-    let mut bytes = Vec::with_capacity(payload.len() + 24);
-    message.encode(version, &mut bytes);
-    if bytes.len() <= out.t.max_datagram() && out.t.send_datagram(bytes.into()).is_ok() {
-        out.meter.media_datagrams_out += 1;
-    }
-}
-
-/// Resets superseded groups over the age budget; groups not started are reported as dropped.
-fn expire<T: Transport>(out: &mut EgressContext<'_, T>, version: lite::Version, sub: &mut DownstreamSub) {
-    let mut at = 0;
-    while at < sub.cursors.len() {
-        let cursor = &sub.cursors[at];
-        let pending = cursor.stream.is_none() || cursor.unsent() > 0;
-        if pending && sub.is_expired(&cursor.group, out.now) {
-            give_up(out, version, sub, at, StreamCode::OLD);
-        } else {
-            at += 1;
-        }
-    }
-}
-
-/// Keeps the number of a reader's cursors and the unsent bytes of its older groups within their limits.
-fn shed<T: Transport>(out: &mut EgressContext<'_, T>, version: lite::Version, sub: &mut DownstreamSub) {
-    loop {
-        let oldest = (0..sub.cursors.len()).min_by_key(|at| sub.cursors[*at].group.sequence());
-        let newest = sub.newest();
-        let behind: u64 = sub
-            .cursors
-            .iter()
-            .filter(|cursor| Some(cursor.group.sequence()) != newest)
-            .map(|cursor| cursor.unsent())
-            .sum();
-        let over = sub.cursors.len() > limits::READER_GROUPS || behind > limits::READER_LAG_BYTES as u64;
-        match oldest {
-            Some(at) if over && sub.cursors.len() > 1 => {
-                give_up(out, version, sub, at, StreamCode::TOO_FAR_BEHIND);
-            }
-            _ => return,
-        }
-    }
-}
-
-fn give_up<T: Transport>(
-    out: &mut EgressContext<'_, T>,
-    version: lite::Version,
-    sub: &mut DownstreamSub,
-    at: usize,
-    code: StreamCode,
-) {
-    let cursor: GroupCursor = sub.cursors.remove(at);
-    out.meter.groups_expired += 1;
-    match cursor.stream {
-        Some(_) => cursor.reset(out.t, code),
-        None => {
-            let sequence = cursor.group.sequence();
-            dropped(out, version, sub, sequence, sequence, u64::from(code.0));
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

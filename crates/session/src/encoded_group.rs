@@ -10,10 +10,13 @@ use std::{
 use bytes::Bytes;
 use relay_model::StreamCode;
 use relay_store::{LogEntry, ObjectHead};
-use relay_wire::lite::Version;
 use smallvec::SmallVec;
 
-use crate::dialect::{EncodingKey, JOINED_FRAME};
+use crate::{dialect::MediaEncoder, encoding_key::EncodingKey};
+
+/// Frames up to this size, in bytes, are sent as one chunk, header and payload together: the send buffer scans
+/// chunk by chunk, and a small copy is cheaper than a second handle.
+const JOINED_FRAME: u64 = 1_200;
 
 /// Bytes of small frames that are joined to one piece at most.
 const TAIL: usize = 4 * 1024;
@@ -33,9 +36,9 @@ pub struct LocalGroup {
 struct LocalGroupState {
     encodings: SmallVec<[EncodedGroup; 1]>,
     superseded: Option<Instant>,
-    /// The last encoded stream header, with its version and subscribe id: clients of one kind
+    /// The last encoded stream header, with its version and alias: clients of one kind
     /// assign the same ids.
-    header: Option<((Version, u64), Bytes)>,
+    header: Option<((MediaEncoder, u64), Bytes)>,
 }
 
 /// The bytes of one group in one shape, after the group header.
@@ -108,13 +111,13 @@ impl LocalGroup {
         self.state.borrow_mut().superseded.get_or_insert(now);
     }
 
-    /// Header of its stream for subscribe id `wire_id`: shared by readers of one version with the same id
+    /// Header of its stream for the alias of a subscription: shared by readers of one version with the same id
     /// that receive the whole group.
-    pub(crate) fn header(&self, version: Version, wire_id: u64, make: impl FnOnce() -> Bytes) -> Bytes {
+    pub(crate) fn header(&self, encoder: MediaEncoder, alias: u64, make: impl FnOnce() -> Bytes) -> Bytes {
         let mut state = self.state.borrow_mut();
         match &state.header {
-            Some((of, header)) if *of == (version, wire_id) => header.clone(),
-            _ => state.header.insert(((version, wire_id), make())).1.clone(),
+            Some((of, header)) if *of == (encoder, alias) => header.clone(),
+            _ => state.header.insert(((encoder, alias), make())).1.clone(),
         }
     }
 

@@ -13,10 +13,7 @@ use relay_model::{LogId, SessionId, Start, StreamCode, SubId, TrackInfo, WorkerI
 use relay_store::{Feed, LogEnd, LogEntry, Lookup, Store};
 use smallvec::SmallVec;
 
-use crate::{
-    dialect::{EncodingKey, ObjectFraming},
-    encoded_group::LocalGroup,
-};
+use crate::{dialect::ObjectFraming, encoded_group::LocalGroup, encoding_key::EncodingKey};
 
 /// One subscription that reads a log on this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

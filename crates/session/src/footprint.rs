@@ -4,8 +4,6 @@
 //! the measured growth of resident memory per item, with the allocator of the binary, rounded up; they include
 //! every crate that keeps part of the item (session, core, store).
 
-use crate::{session::Session, watch::AnnounceStream};
-
 /// An idle session: its own tables, its entries in the worker, in core and in the gate.
 pub(crate) const SESSION: u64 = 6 * 1024;
 /// A stream opened by the peer: both halves in the transport, and its role here.
@@ -19,9 +17,9 @@ pub(crate) const HOP: u64 = 8;
 /// in the store, and the request to the publisher.
 pub(crate) const SUBSCRIPTION: u64 = 8 * 1024;
 /// A message in flight to core.
-const ASK: u64 = 256;
+pub(crate) const ASK: u64 = 256;
 /// A request that waits for the peer's stream credit.
-const WAITING: u64 = 64;
+pub(crate) const WAITING: u64 = 64;
 
 /// Memory held for one session by class, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,21 +52,5 @@ impl Footprint {
     /// Bytes of all classes together.
     pub fn total(&self) -> u64 {
         self.classes().iter().sum()
-    }
-}
-
-impl Session {
-    /// Memory held for this session, without that of its transport. Constant time apart from the announce
-    /// requests, which are few.
-    pub fn footprint(&self) -> Footprint {
-        Footprint {
-            connection: SESSION,
-            streams: self.streams.bytes(),
-            control: self.control.footprint() + u64::from(self.in_flight) * ASK,
-            announces: self.peer_announces.bytes(),
-            subscriptions: self.egress.footprint(),
-            watches: self.watches.iter().map(AnnounceStream::footprint).sum::<u64>()
-                + self.request_queue.len() as u64 * WAITING,
-        }
     }
 }

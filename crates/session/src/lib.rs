@@ -5,46 +5,49 @@
 //! peer subscribed to, and sends policy questions to core through [`SessionOutput`]. A [`Fanout`] pulls each log once
 //! for all sessions of a worker.
 //!
+//! A session is composed of parts: what the sides share (`state`), input left unread (`backlog`), the publisher
+//! side (`publisher`), the subscriber side (`subscriber`), and the `dialect`, the only part that knows a wire
+//! format. The engine and the dialect exchange requests and replies (`request`).
+//!
 //! Deliberately absent: sockets, clocks, tasks, channels, and any queue of media per subscriber.
 
+mod advertise_policy;
+mod backlog;
+mod context;
 mod control;
 mod control_stream;
 mod cursor;
 mod dialect;
 mod egress;
 mod encoded_group;
+mod encoding_key;
 mod fanout;
-mod fetch;
 mod footprint;
-mod groups;
 mod ingest;
-mod inspect;
-mod intake;
-mod negotiation;
 pub mod pair;
-mod paused_input;
 mod peer_announces;
+mod phase;
 mod probe;
-mod pull;
+mod publisher;
+mod request;
 mod request_limiter;
 mod request_queue;
-mod requests;
-mod revise;
-mod serve;
 mod session;
 #[cfg(test)]
 mod sink;
-mod stream_table;
+mod state;
+mod streams;
 mod sub;
-mod tracks;
+mod subscriber;
+mod turn;
 mod upstream;
 mod upstream_request;
-mod watch;
+mod watches;
 mod work;
 
-pub use dialect::ObjectFraming;
+pub use context::{Cx, SessionConfig, SessionOutput};
 pub use encoded_group::LocalGroup;
 pub use fanout::{Batch, Fanout, LocalReader};
 pub use footprint::Footprint;
-pub use session::{Cx, Session, SessionConfig, SessionGrant, SessionOutput};
+pub use session::Session;
 pub use work::Work;

@@ -1,20 +1,19 @@
-//! PROBE: reporting path statistics to a peer.
+//! Reporting of path statistics to a peer that probes.
 
-use relay_model::transport::{PathStats, Stream, Transport};
 use std::time::{Duration, Instant};
 
-use relay_wire::lite::{self, Message};
+use relay_model::transport::PathStats;
 
-use crate::control::ControlQueue;
+use crate::request::{Reply, RequestId};
 
 /// Interval at which the path is sampled.
 const SAMPLE: Duration = Duration::from_millis(200);
 /// Interval at which unchanged values are repeated.
 const REFRESH: Duration = Duration::from_secs(10);
-/// Probe streams of one session; a peer needs only one.
-pub(crate) const PROBES: usize = 4;
+/// Probe requests of one session; a peer needs only one.
+const PROBES: usize = 4;
 
-/// The probe streams of a peer.
+/// The probe requests of a peer.
 #[derive(Debug, Default)]
 pub(crate) struct ProbeStreams {
     streams: Vec<ProbeStream>,
@@ -23,67 +22,105 @@ pub(crate) struct ProbeStreams {
 
 #[derive(Debug)]
 struct ProbeStream {
-    stream: Stream,
-    last_sent: Option<(Instant, lite::Probe)>,
+    request: RequestId,
+    last_sent: Option<(Instant, Measurement)>,
+}
+
+/// Bits per second and milliseconds, 0 = unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Measurement {
+    bitrate: u64,
+    rtt_ms: u64,
 }
 
 impl ProbeStreams {
-    pub(crate) fn len(&self) -> usize {
-        self.streams.len()
+    /// Whether no further request is accepted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.streams.len() >= PROBES
     }
 
-    pub(crate) fn add(&mut self, stream: Stream, now: Instant) {
-        self.streams.push(ProbeStream { stream, last_sent: None });
+    pub(crate) fn add(&mut self, request: RequestId, now: Instant) {
+        self.streams.push(ProbeStream { request, last_sent: None });
         self.next = Some(now);
     }
 
-    pub(crate) fn remove(&mut self, stream: Stream) {
-        self.streams.retain(|probing| probing.stream != stream);
+    pub(crate) fn remove(&mut self, request: RequestId) {
+        self.streams.retain(|probe| probe.request != request);
         if self.streams.is_empty() {
             self.next = None;
         }
     }
 
+    /// Time of the next sample.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Sends values that have changed since the last message. Call when [`Self::deadline`] has passed.
-    pub(crate) fn pump<T: Transport>(
+    /// Whether a sample is due.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.next.is_some_and(|next| now >= next)
+    }
+
+    /// Returns the values that have changed since they were last sent, if there is room for them.
+    pub(crate) fn sample(
         &mut self,
-        t: &mut T,
-        control: &mut ControlQueue,
-        version: lite::Version,
+        stats: PathStats,
         now: Instant,
-    ) {
-        if self.next.is_none_or(|next| now < next) {
-            return;
-        }
+        has_room: bool,
+    ) -> Vec<(RequestId, Reply)> {
         self.next = Some(now + SAMPLE);
-        let measured = probe(t.stats());
-        for probing in &mut self.streams {
-            let stale = probing.last_sent.is_none_or(|(at, said)| {
-                now.saturating_duration_since(at) >= REFRESH
-                    || moved(said.bitrate, measured.bitrate)
-                    || moved(said.rtt_ms, measured.rtt_ms)
-            });
-            if stale && control.has_room() {
-                probing.last_sent = Some((now, measured));
-                let mut message = Vec::new();
-                measured.encode(version, &mut message);
-                control.send(t, now, probing.stream, message);
-            }
-        }
+        let measured = Measurement::of(stats);
+        let due = self.streams.iter_mut().filter(|probe| has_room && probe.is_due(measured, now));
+        due.map(|probe| {
+            probe.last_sent = Some((now, measured));
+            let Measurement { bitrate, rtt_ms } = measured;
+            (probe.request, Reply::Measured { bitrate, rtt_ms })
+        })
+        .collect()
     }
 }
 
-/// PROBE message for `stats`. 0 means unknown on the wire, so a measured value is at least 1.
-fn probe(stats: PathStats) -> lite::Probe {
-    let rtt_ms = stats.rtt.map_or(0, |rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX).max(1));
-    lite::Probe { bitrate: stats.bitrate.map_or(0, |bitrate| bitrate.max(1)), rtt_ms }
+impl ProbeStream {
+    fn is_due(&self, measured: Measurement, now: Instant) -> bool {
+        self.last_sent.is_none_or(|(at, last)| {
+            now.saturating_duration_since(at) >= REFRESH
+                || moved(last.bitrate, measured.bitrate)
+                || moved(last.rtt_ms, measured.rtt_ms)
+        })
+    }
+}
+
+impl Measurement {
+    /// A measured value is at least 1, since 0 means unknown.
+    fn of(stats: PathStats) -> Self {
+        let rtt_ms = stats.rtt.map_or(0, |rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX).max(1));
+        Self { bitrate: stats.bitrate.map_or(0, |bitrate| bitrate.max(1)), rtt_ms }
+    }
 }
 
 /// Whether a value changed by more than a quarter.
 fn moved(before: u64, now: u64) -> bool {
     before.abs_diff(now) > before / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_changed_values_are_repeated_before_the_refresh() {
+        let (mut probes, now) = (ProbeStreams::default(), Instant::now());
+        let stats = |ms| PathStats { rtt: Some(Duration::from_millis(ms)), bitrate: None };
+        probes.add(RequestId(4), now);
+        assert!(probes.is_due(now));
+        let first = probes.sample(stats(100), now, true);
+        assert_eq!(first, [(RequestId(4), Reply::Measured { bitrate: 0, rtt_ms: 100 })]);
+        assert!(!probes.is_due(now) && probes.is_due(now + SAMPLE));
+        assert!(probes.sample(stats(125), now + SAMPLE, true).is_empty());
+        assert_eq!(probes.sample(stats(126), now + SAMPLE, false), [], "no room");
+        assert_eq!(probes.sample(stats(126), now + SAMPLE, true).len(), 1);
+        assert_eq!(probes.sample(stats(126), now + SAMPLE + REFRESH, true).len(), 1);
+        probes.remove(RequestId(4));
+        assert_eq!(probes.deadline(), None);
+    }
 }

@@ -1,6 +1,9 @@
-//! Sending side of a transport, for unit tests of what writes to streams.
+//! Transport without a peer, for unit tests of what reads and writes streams.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use relay_model::{
@@ -8,7 +11,7 @@ use relay_model::{
     transport::{DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportEvent, WriteError},
 };
 
-/// Streams that record what is written to them. Receiving and datagrams are absent.
+/// Streams that record what is written to them, and return what was fed to them. Datagrams are absent.
 #[derive(Debug, Default)]
 pub(crate) struct Sink {
     /// Limit on the bytes that one write accepts; `None`: unlimited.
@@ -19,14 +22,24 @@ pub(crate) struct Sink {
     /// Sizes of the handles that were offered.
     pub(crate) handles: Vec<usize>,
     pub(crate) finished: Vec<Stream>,
+    pub(crate) resets: Vec<(Stream, StreamCode)>,
     /// Calls of `write`.
     pub(crate) writes: usize,
+    /// Streams that may be opened.
+    pub(crate) openable: u64,
+    pub(crate) opened: u64,
+    pub(crate) incoming: HashMap<Stream, VecDeque<Bytes>>,
 }
 
 impl Sink {
     /// Streams without credit.
     pub(crate) fn blocked() -> Self {
         Self { credit: Some(HashMap::new()), ..Self::default() }
+    }
+
+    /// Feeds bytes of the peer to a stream.
+    pub(crate) fn feed(&mut self, stream: Stream, bytes: Vec<u8>) {
+        self.incoming.entry(stream).or_default().push_back(bytes.into());
     }
 
     /// Sets the credit of a stream.
@@ -63,14 +76,26 @@ impl Transport for Sink {
     }
 
     fn open(&mut self, _: Dir, _: i32) -> Option<Stream> {
-        None
+        if self.opened == self.openable {
+            return None;
+        }
+        self.opened += 1;
+        Some(Stream(1_000 + self.opened))
     }
 
-    fn read(&mut self, _: Stream, _: usize) -> Result<Option<Bytes>, ReadError> {
-        Err(ReadError::Gone)
+    fn read(&mut self, stream: Stream, max: usize) -> Result<Option<Bytes>, ReadError> {
+        let Some(chunks) = self.incoming.get_mut(&stream) else { return Err(ReadError::Gone) };
+        let Some(mut chunk) = chunks.pop_front() else { return Err(ReadError::Blocked) };
+        let part = chunk.split_to(chunk.len().min(max));
+        if !chunk.is_empty() {
+            chunks.push_front(chunk);
+        }
+        Ok(Some(part))
     }
 
-    fn reset(&mut self, _: Stream, _: StreamCode) {}
+    fn reset(&mut self, stream: Stream, code: StreamCode) {
+        self.resets.push((stream, code));
+    }
 
     fn stop(&mut self, _: Stream, _: StreamCode) {}
 

@@ -2,14 +2,13 @@
 
 use std::{rc::Rc, time::Duration};
 
-use relay_model::{LogId, Prefs, Start, StreamCode, SubId, Want, transport::Stream};
+use relay_model::{LogId, Prefs, Start, StreamCode, SubId, Want};
 use relay_store::LogEnd;
 use smallvec::SmallVec;
 
 use crate::{
-    cursor::GroupCursor,
-    dialect::{EncodingKey, ObjectFraming},
-    encoded_group::LocalGroup,
+    cursor::GroupCursor, dialect::ObjectFraming, encoded_group::LocalGroup, encoding_key::EncodingKey,
+    request::RequestId,
 };
 
 /// Kind of a request of the peer.
@@ -43,10 +42,9 @@ impl RequestKind {
 #[derive(Debug)]
 pub(crate) struct DownstreamSub {
     pub(crate) id: SubId,
-    /// Subscribe id chosen by the peer.
-    pub(crate) wire_id: u64,
-    /// The request's stream.
-    pub(crate) stream: Stream,
+    /// Number of the subscription on data streams, chosen by the peer.
+    pub(crate) alias: u64,
+    pub(crate) request: RequestId,
     pub(crate) kind: RequestKind,
     pub(crate) prefs: Prefs,
     pub(crate) framing: ObjectFraming,
@@ -70,8 +68,8 @@ pub(crate) struct DownstreamSub {
 impl DownstreamSub {
     pub(crate) fn new(
         id: SubId,
-        wire_id: u64,
-        stream: Stream,
+        alias: u64,
+        request: RequestId,
         kind: RequestKind,
         prefs: Prefs,
         framing: ObjectFraming,
@@ -82,8 +80,8 @@ impl DownstreamSub {
         };
         Self {
             id,
-            wire_id,
-            stream,
+            alias,
+            request,
             kind,
             prefs,
             framing,

@@ -13,7 +13,7 @@ use relay_model::{
     Ask, Hop, Order, Path, Scope, SessionId, WorkerId, limits::SessionLimits, transport::TransportClosed,
 };
 use relay_session::{
-    Cx, Fanout, Session, SessionConfig, SessionGrant, SessionOutput, Work,
+    Cx, Fanout, Session, SessionConfig, SessionOutput, Work,
     pair::{PairEnd, Rng},
 };
 use relay_store::{Store, WakeSet};
@@ -103,7 +103,7 @@ impl SimRelay {
             worker: WorkerId(worker),
             hop: self.hop,
             stamp: Hop(rng.draw() >> 11 | 1),
-            version,
+            version: version.into(),
             has_url: true,
             started: self.started,
             limits: SessionLimits::default(),
@@ -120,15 +120,9 @@ impl SimRelay {
         let Some(seat) = self.sessions.get_mut(&id) else { return };
         if !std::mem::replace(&mut seat.is_admitted, true) {
             let permit = self.permits[usize::from(seat.is_peer)].clone();
-            let grant = SessionGrant {
-                root: permit.root().clone(),
-                publish: permit.publish().clone(),
-                subscribe: permit.subscribe().clone(),
-                is_peer: permit.is_peer(),
-            };
             let worker = seat.worker;
-            self.workers[worker].to_core.push_back(CoreEvent::Opened { session: id, permit });
-            self.with(id, now, t, |session, t, cx| session.authorized(t, cx, grant));
+            self.workers[worker].to_core.push_back(CoreEvent::Opened { session: id, permit: permit.clone() });
+            self.with(id, now, t, |session, t, cx| session.authorized(t, cx, permit));
         }
         self.with(id, now, t, |session, t, cx| session.input(t, cx));
         let due = |seat: &SimSession| seat.session.next_deadline().is_some_and(|due| due <= now);
@@ -159,7 +153,7 @@ impl SimRelay {
         self.workers[seat.worker]
             .to_core
             .push_back(CoreEvent::Revised { session: id, permit: permit.clone() });
-        self.with(id, now, t, |session, t, cx| session.revised(t, cx, permit.publish(), permit.subscribe()));
+        self.with(id, now, t, |session, t, cx| session.revised(t, cx, permit));
     }
 
     /// Delivers a random part of the messages between the planes; `link` looks up the link of a session.

@@ -6,7 +6,7 @@ use relay_model::{Hop, Scope, SessionCode};
 use relay_wire::lite::Version;
 
 use crate::{
-    harness::{MS, Relay, everything, guest, host},
+    harness::{MS, Relay, guest, host, permit},
     peer::path,
     show::{rough, seeds, version_of, versions},
 };
@@ -126,7 +126,7 @@ fn a_prefix_outside_the_scope_is_an_empty_set_that_stays_open() {
         let publisher = relay.publisher("live/cam", &[]);
         relay[publisher].publish("other/cam", &[], &[]);
         let watcher = relay.link(host(), guest());
-        relay.seats[watcher].grant.subscribe = Scope::of([path("other")]);
+        relay.seats[watcher].permit = permit("", Scope::everything(), Scope::of([path("other")]));
         relay.let_in(watcher);
         relay.run(MS * 50);
         let outside = relay[watcher].watch("live");
@@ -149,10 +149,7 @@ fn paths_are_relative_to_the_root_of_the_session() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let publisher = relay.link(host(), guest());
-        let mut grant = everything();
-        grant.root = path("live");
-        grant.publish = Scope::of([path("live/a")]);
-        relay.seats[publisher].grant = grant.clone();
+        relay.seats[publisher].permit = permit("live", Scope::of([path("live/a")]), Scope::everything());
         relay.let_in(publisher);
         relay[publisher].publish("a/cam", &["video"], &[]);
         let watcher = relay.subscriber();
@@ -167,8 +164,7 @@ fn paths_are_relative_to_the_root_of_the_session() {
         assert_eq!(subscribe.broadcast, path("a/cam"));
 
         let guest_ = relay.link(host(), guest());
-        grant.root = path("live/a");
-        relay.seats[guest_].grant = grant;
+        relay.seats[guest_].permit = permit("live/a", Scope::of([path("live/a")]), Scope::everything());
         relay.let_in(guest_);
         relay.run(MS * 50);
         let watch = relay[guest_].watch("");

@@ -136,8 +136,8 @@ fn nothing_is_sent_before_authorisation() {
     relay.run(MS * 500);
     assert_eq!(relay.seats[at].authorizes, ["/live?jwt=x"]);
     assert!(relay[at].setups.is_empty() && relay[at].asked.is_empty());
-    let grant = relay.seats[at].grant.clone();
-    relay.with(at, |session, t, cx| session.authorized(t, cx, grant));
+    let permit = relay.seats[at].permit.clone();
+    relay.with(at, |session, t, cx| session.authorized(t, cx, permit));
     relay.run(MS * 50);
     assert_eq!(relay[at].setups.len(), 1);
     assert_eq!(relay[at].asked.len(), 1);
@@ -160,8 +160,8 @@ fn streams_before_setup_are_served_after_authorisation() {
         relay.until("authorize", |relay| relay.seats[reader].authorizes.len() == 1);
         relay.run(MS * rng.below(300) as u32);
         assert_eq!(relay.asks.iter().filter(|(at, _)| *at == reader).count(), 0, "seed {seed}");
-        let grant = relay.seats[reader].grant.clone();
-        relay.with(reader, |session, t, cx| session.authorized(t, cx, grant));
+        let permit = relay.seats[reader].permit.clone();
+        relay.with(reader, |session, t, cx| session.authorized(t, cx, permit));
         let mut show = Show::new(&mut relay, publisher, "video");
         show.run(&mut relay, 3, MS * 50, |n| vec![(n as i64, vec![n as u8; 100])]);
         relay.run(MS * 2_000);

@@ -5,15 +5,16 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::{Index, IndexMut},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
+use relay_auth::{Permit, Policy};
 use relay_model::{
     Ask, Epoch, Hop, LogId, Order, Path, Prefs, Route, Scope, SessionCode, SessionId, StreamCode, SubId,
     TrackName, Want, WorkerId, limits::SessionLimits, transport::Transport,
 };
 use relay_session::{
-    Cx, Fanout, Session, SessionConfig, SessionGrant, SessionOutput, Work,
+    Cx, Fanout, Session, SessionConfig, SessionOutput, Work,
     pair::{Pair, PairOptions},
 };
 use relay_store::{LogEnd, Store, WakeSet};
@@ -31,7 +32,7 @@ const WORKER: WorkerId = WorkerId(0);
 pub(crate) struct Seat {
     pub(crate) id: SessionId,
     pub(crate) session: Option<Session>,
-    pub(crate) grant: SessionGrant,
+    pub(crate) permit: Permit,
     /// Whether an `Authorize` is answered.
     pub(crate) admit: bool,
     pub(crate) authorizes: Vec<String>,
@@ -114,9 +115,21 @@ pub(crate) fn guest() -> PairOptions {
     PairOptions { uni_streams: 1_024, bidi_streams: 100, ..PairOptions::default() }
 }
 
-pub(crate) fn everything() -> SessionGrant {
-    let (publish, subscribe) = (Scope::everything(), Scope::everything());
-    SessionGrant { root: Path::root(), publish, subscribe, is_peer: false }
+/// Permit of a client that may do everything.
+pub(crate) fn everything() -> Permit {
+    permit("", Scope::everything(), Scope::everything())
+}
+
+/// Permit of a relay of the same cluster.
+pub(crate) fn cluster_peer() -> Permit {
+    let policy = Policy::public(Scope::everything(), Scope::everything()).for_peers();
+    policy.admit("/", SystemTime::UNIX_EPOCH).expect("the root is open to all")
+}
+
+/// Permit of a client at `root`; scopes are absolute.
+pub(crate) fn permit(root: &str, publish: Scope, subscribe: Scope) -> Permit {
+    let policy = Policy::public(publish, subscribe);
+    policy.admit(&format!("/{root}"), SystemTime::UNIX_EPOCH).expect("something is allowed")
 }
 
 impl Relay {
@@ -169,7 +182,7 @@ impl Relay {
             worker: WORKER,
             hop: Hop(1_000),
             stamp: Hop(9_000 + at as u64),
-            version: self.version,
+            version: self.version.into(),
             has_url: self.has_url,
             started: self.started,
             limits: self.limits,
@@ -180,7 +193,7 @@ impl Relay {
         self.seats.push(Seat {
             id,
             session: Some(Session::new(config)),
-            grant: everything(),
+            permit: everything(),
             admit: true,
             authorizes: Vec::new(),
             is_let_in: self.has_url,
@@ -288,8 +301,8 @@ impl Relay {
         self.store.board().release(self.now, &mut self.wakes);
         for at in 0..self.peers.len() {
             if std::mem::take(&mut self.seats[at].is_let_in) {
-                let grant = self.seats[at].grant.clone();
-                self.with(at, |session, t, cx| session.authorized(t, cx, grant));
+                let permit = self.seats[at].permit.clone();
+                self.with(at, |session, t, cx| session.authorized(t, cx, permit));
             }
             while let Some(order) = self.seats[at].orders.pop_front() {
                 self.with(at, |session, t, cx| session.order(t, cx, order));
@@ -446,7 +459,7 @@ impl Relay {
 
     fn subscribe(&mut self, at: usize, sub: SubId, key: (Path, TrackName), prefs: Prefs, want: Want) {
         let me = self.seats[at].id;
-        if !self.seats[at].grant.subscribe.allows(&key.0) {
+        if !self.seats[at].permit.subscribe().allows(&key.0) {
             self.seats[at].orders.push_back(Order::Refuse { sub, code: StreamCode::UNROUTABLE });
             return;
         }

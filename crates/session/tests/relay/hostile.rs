@@ -57,8 +57,8 @@ fn group_before_setup_is_refused() {
             relay[at].setup();
             relay.run(MS * 50);
         } else {
-            let grant = relay.seats[at].grant.clone();
-            relay.with(at, |session, t, cx| session.authorized(t, cx, grant));
+            let permit = relay.seats[at].permit.clone();
+            relay.with(at, |session, t, cx| session.authorized(t, cx, permit));
             relay.run(MS * 50);
         }
         assert_eq!(relay[at].stopped.get(&group), Some(&StreamCode::CANCEL));

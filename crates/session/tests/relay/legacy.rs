@@ -56,7 +56,7 @@ fn first_supported_version_of_the_client_is_chosen() {
         let mut answer = Vec::new();
         ServerSetup { version: chosen }.encode(&mut answer);
         assert_eq!(relay[at].raw[&stream], (answer, None), "and the stream stays open");
-        assert_eq!(relay.seats[at].session.as_ref().unwrap().version(), Some(chosen));
+        assert_eq!(relay.seats[at].session.as_ref().unwrap().version(), Some(chosen.into()));
         assert_eq!(relay.seats[at].authorizes, [""]);
         assert!(relay.is_alive(at));
         relay.disperse();

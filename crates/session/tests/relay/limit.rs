@@ -14,7 +14,7 @@ use relay_wire::{
 };
 
 use crate::{
-    harness::{MS, Relay, guest, host},
+    harness::{MS, Relay, cluster_peer, guest, host},
     peer::{Ended, path},
     show::{Show, patient},
 };
@@ -302,7 +302,7 @@ fn relays_of_the_cluster_have_no_session_limits() {
     relay.limits = SessionLimits { announces: 2, subscriptions: 2, fetches: 1, requests: 10 };
     relay.publisher("live/cam", &["video"]);
     let at = relay.link(host(), guest());
-    relay.seats[at].grant.is_peer = true;
+    relay.seats[at].permit = cluster_peer();
     relay.let_in(at);
     (0..50).for_each(|n| relay[at].publish(&format!("p/{n}"), &[], &[]));
     let subs: Vec<_> = (0..400).map(|_| relay[at].subscribe("live/cam", "video", patient())).collect();

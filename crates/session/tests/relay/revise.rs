@@ -6,7 +6,7 @@ use relay_model::{Ask, Path, Scope, StreamCode};
 use relay_session::pair::PairOptions;
 
 use crate::{
-    harness::{MS, Relay, everything, guest, host},
+    harness::{MS, Relay, guest, host, permit},
     peer::{Ask as Request, path},
     record::Ended,
     show::{rough, seeds, version_of, versions},
@@ -18,7 +18,9 @@ fn scope(prefixes: &[&str]) -> Scope {
 
 impl Relay {
     pub(crate) fn revise(&mut self, at: usize, publish: &Scope, subscribe: &Scope) {
-        self.with(at, |session, t, cx| session.revised(t, cx, publish, subscribe));
+        self.with(at, |session, t, cx| {
+            session.revised(t, cx, permit("", publish.clone(), subscribe.clone()))
+        });
     }
 
     /// Prefixes of the relay's announce requests to `at`, in order.
@@ -118,7 +120,7 @@ fn granted_prefixes_are_requested_and_revoked_ones_stopped() {
     versions(|version| {
         let mut relay = Relay::of(version, 1);
         let at = relay.link(host(), guest());
-        relay.seats[at].grant = relay_session::SessionGrant { publish: scope(&["a"]), ..everything() };
+        relay.seats[at].permit = permit("", scope(&["a"]), Scope::everything());
         relay.let_in(at);
         relay[at].publish("a/1", &[], &[]);
         relay[at].publish("b/1", &[], &[]);

@@ -6,7 +6,7 @@ use relay_session::Session;
 use relay_wire::lite::Version;
 
 use crate::{
-    harness::{MS, Relay, guest, host},
+    harness::{MS, Relay, cluster_peer, everything, guest, host, permit},
     peer::{Ended, path},
     show::{patient, versions},
 };
@@ -99,7 +99,7 @@ fn surplus_beyond_the_stored_is_only_counted() {
 fn wider_permit_routes_no_more_than_the_limit() {
     let mut relay = limited(Version::V05);
     let at = relay.link(host(), guest());
-    relay.seats[at].grant.publish = Scope::of([path("a")]);
+    relay.seats[at].permit = permit("", Scope::of([path("a")]), Scope::everything());
     relay.let_in(at);
     for n in 0..MOST + 1 {
         relay[at].publish(&format!("a/{n}"), &[], &[]);
@@ -130,7 +130,7 @@ fn announces_with_refused_names_are_not_routed_and_the_rest_is() {
         for is_peer in [false, true] {
             let mut relay = Relay::of(version, 1);
             let at = relay.link(host(), guest());
-            relay.seats[at].grant.is_peer = is_peer;
+            relay.seats[at].permit = if is_peer { cluster_peer() } else { everything() };
             relay.let_in(at);
             for (n, name) in bad.iter().enumerate() {
                 relay[at].publish(&format!("bad/{name}"), &[], &[]);

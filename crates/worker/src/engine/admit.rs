@@ -8,7 +8,7 @@ use relay_model::{
     Ask, Hop, Role, SessionCode, SessionId, limits,
     transport::{Transport, TransportClosed},
 };
-use relay_session::{Session, SessionConfig, SessionGrant, SessionOutput};
+use relay_session::{Session, SessionConfig, SessionOutput};
 use relay_transport::quic::ConnPhase;
 use relay_wire::Version;
 
@@ -49,7 +49,7 @@ impl Worker {
             Version::LEGACY_ALPN => Version::LEGACY.first().copied(),
             name => Version::from_alpn(name),
         };
-        let Some(Version::Lite(version)) = version else {
+        let Some(version) = version else {
             self.meter.refused_version += 1;
             self.refuse(index, now, SessionCode::VERSION, "no version in common");
             return true;
@@ -121,7 +121,7 @@ impl Worker {
         let mut info = conn.info(shared.local);
         info.target = Some(target);
         info.role = role;
-        info.version = Some(version.map_or(Version::LEGACY_ALPN, |version| Version::Lite(version).name()));
+        info.version = Some(version.map_or(Version::LEGACY_ALPN, Version::name));
         let request =
             AdmissionRequest { session: peer.id, conn: info, now: (shared.wall)(), mailbox: mailbox.clone() };
         (peer.is_asked, peer.state) = (true, PeerState::Asked(now + limits::AUTH_TIMEOUT));
@@ -178,16 +178,10 @@ impl Worker {
         if let Some(conn) = peer.carrier.conn(&mut self.endpoint) {
             trace::accepted(id, &conn, &permit);
         }
-        let grant = SessionGrant {
-            root: permit.root().clone(),
-            publish: permit.publish().clone(),
-            subscribe: permit.subscribe().clone(),
-            is_peer: permit.is_peer(),
-        };
         // Sent before any request of the session.
-        self.events.push(CoreEvent::Opened { session: id, permit });
+        self.events.push(CoreEvent::Opened { session: id, permit: permit.clone() });
         self.with_session(index, TurnStage::Input, now, |session, conn, cx| {
-            session.authorized(conn, cx, grant);
+            session.authorized(conn, cx, permit);
         });
     }
 

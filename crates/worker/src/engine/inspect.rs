@@ -61,9 +61,7 @@ impl Worker {
                 id: peer.id,
                 remote: conn.remote(),
                 transport: conn.transport(),
-                version: session
-                    .version()
-                    .map_or(Version::LEGACY_ALPN, |version| Version::Lite(version).name()),
+                version: session.version().map_or(Version::LEGACY_ALPN, Version::name),
                 root,
                 age: trace::lasted(peer.admit_by, now),
                 rtt: conn.rtt(),

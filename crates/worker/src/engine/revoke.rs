@@ -44,7 +44,7 @@ impl Worker {
         }
         self.events.push(CoreEvent::Revised { session, permit: permit.clone() });
         self.with_session(index, TurnStage::Order, now, |session, conn, cx| {
-            session.revised(conn, cx, permit.publish(), permit.subscribe());
+            session.revised(conn, cx, permit);
         });
     }
 

@@ -3,7 +3,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_model::{Cost, WorkerId};
+use relay_model::{Cost, SessionId, WorkerId};
 use relay_store::{Store, StoreConfig, WakeSet};
 use relay_wire::MessageBuf;
 
@@ -46,7 +46,7 @@ impl Fixture {
             is_peer: is_relay,
         };
         let watch = self.store.board().watch(WorkerId(0), Path::root());
-        AnnounceStream::new(Stream(0), viewer, watch, version)
+        AnnounceStream::new(viewer, watch, version)
     }
 }
 
@@ -56,11 +56,11 @@ fn route(hops: &[u64], cost: u64) -> Route {
 }
 
 /// Fills until nothing is pending. Returns the bytes.
-fn drain(watching: &mut AnnounceStream, version: Version, max: usize) -> Vec<u8> {
+fn drain(watching: &mut AnnounceStream, max: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while watching.is_pending() {
         let mut out = Vec::new();
-        let filled = watching.fill(version, max, &mut out);
+        let filled = watching.fill(max, &mut out);
         assert!(!filled.is_broken && filled.entries <= max, "{filled:?}");
         all.extend(out);
     }
@@ -87,7 +87,7 @@ fn fill_examines_at_most_max_entries() {
         let (mut calls, mut entries) = (0, 0);
         while watching.is_pending() {
             let mut out = Vec::new();
-            let filled = watching.fill(version, 100, &mut out);
+            let filled = watching.fill(100, &mut out);
             assert!(filled.entries <= 100 && filled.more == watching.is_pending());
             // ANNOUNCE_INIT is sent at once, as one message at most.
             let most = if version.has_announce_init() { LIST_BYTES + FILL_BYTES } else { FILL_BYTES };
@@ -105,7 +105,7 @@ fn one_call_encodes_many_messages() {
     let fixture = Fixture::with_paths(300);
     let mut watching = fixture.watch(Version::V06, false);
     let mut out = Vec::new();
-    assert!(!watching.fill(Version::V06, 10_000, &mut out).more);
+    assert!(!watching.fill(10_000, &mut out).more);
     let (count, announces) = parse(Version::V06, &out);
     assert_eq!((count, announces.len()), (Some(300), 300));
 }
@@ -116,7 +116,7 @@ fn counted_paths_that_go_before_they_are_sent_start_and_end() {
         let mut fixture = Fixture::with_paths(600);
         let mut watching = fixture.watch(version, false);
         let mut bytes = Vec::new();
-        watching.fill(version, 800, &mut bytes);
+        watching.fill(800, &mut bytes);
         // Sent, not sent yet, not sent and back, not sent and only for the peer itself, new.
         fixture.set(10, &[]);
         fixture.set(500, &[]);
@@ -124,7 +124,7 @@ fn counted_paths_that_go_before_they_are_sent_start_and_end() {
         fixture.set(510, &[route(&[3], 1)]);
         fixture.set(520, &[Route { session: SessionId(7), ..route(&[3], 1) }]);
         fixture.set(1_000, &[route(&[4], 1)]);
-        bytes.extend(drain(&mut watching, version, 64));
+        bytes.extend(drain(&mut watching, 64));
         let (count, announces) = parse(version, &bytes);
         assert_eq!(count, Some(600));
         let is_start = |announce: &&Announce| matches!(announce, Announce::Active { .. });
@@ -141,11 +141,11 @@ fn reader_gets_publishers_and_prices_but_no_detours() {
     let mut fixture = Fixture::with_paths(1);
     let version = Version::V06;
     let mut watching = fixture.watch(version, false);
-    drain(&mut watching, version, 100);
+    drain(&mut watching, 100);
     let mut sent = |routes: &[Route]| {
         fixture.set(0, routes);
         let mut out = Vec::new();
-        watching.fill(version, 100, &mut out);
+        watching.fill(100, &mut out);
         !out.is_empty()
     };
     assert!(!sent(&[route(&[1, 9], 5)]), "another route");
@@ -161,14 +161,14 @@ fn path_outside_a_changed_scope_ends_once() {
     for version in [Version::V06, Version::V05, Version::V04] {
         let mut fixture = Fixture::with_paths(2);
         let mut watching = fixture.watch(version, false);
-        drain(&mut watching, version, 100);
+        drain(&mut watching, 100);
         watching.revise(Scope::of([Path::parse("p/00001").unwrap()]));
-        assert!(!drain(&mut watching, version, 100).is_empty(), "it ends for the peer");
+        assert!(!drain(&mut watching, 100).is_empty(), "it ends for the peer");
         fixture.set(0, &[]);
-        assert!(drain(&mut watching, version, 100).is_empty(), "the peer knows of no such path");
+        assert!(drain(&mut watching, 100).is_empty(), "the peer knows of no such path");
         assert_eq!(watching.watch.advertised(), 1);
         fixture.set(1, &[]);
-        assert!(!drain(&mut watching, version, 100).is_empty());
+        assert!(!drain(&mut watching, 100).is_empty());
     }
 }
 
@@ -177,17 +177,17 @@ fn late_relay_gets_routes_withheld_from_readers() {
     for version in [Version::V06, Version::V05, Version::V04] {
         let mut fixture = Fixture::with_paths(10);
         let mut watching = fixture.watch(version, false);
-        drain(&mut watching, version, 100);
+        drain(&mut watching, 100);
         fixture.set(3, &[route(&[1, 9], 5)]);
-        assert!(drain(&mut watching, version, 100).is_empty());
+        assert!(drain(&mut watching, 100).is_empty());
         watching.advertise_all();
-        let one = drain(&mut watching, version, 2);
+        let one = drain(&mut watching, 2);
         assert!(!one.is_empty());
         assert_eq!(watching.watch.advertised(), 10);
         watching.revise(Scope::everything());
-        assert!(drain(&mut watching, version, 2).is_empty(), "sent already");
+        assert!(drain(&mut watching, 2).is_empty(), "sent already");
         fixture.set(4, &[route(&[1, 9], 5)]);
-        assert!(!drain(&mut watching, version, 100).is_empty());
+        assert!(!drain(&mut watching, 100).is_empty());
     }
 }
 
@@ -196,12 +196,12 @@ fn exhausted_announce_ids_break_the_stream() {
     let mut fixture = Fixture::with_paths(1);
     let version = Version::V06;
     let mut watching = fixture.watch(version, false);
-    drain(&mut watching, version, 100);
+    drain(&mut watching, 100);
     watching.advertiser.next_id = u32::MAX - 1;
     fixture.set(1, &[route(&[1], 1)]);
-    assert!(!watching.fill(version, 100, &mut Vec::new()).is_broken);
+    assert!(!watching.fill(100, &mut Vec::new()).is_broken);
     fixture.set(2, &[route(&[1], 1)]);
-    assert!(watching.fill(version, 100, &mut Vec::new()).is_broken);
+    assert!(watching.fill(100, &mut Vec::new()).is_broken);
 }
 
 #[test]
@@ -213,9 +213,9 @@ fn client_posing_as_relay_gets_paced_changes() {
         if !is_peer {
             let viewer = AdvertisePolicy { is_peer: false, ..watching.advertiser.policy.clone() };
             let watch = fixture.store.board().watch(WorkerId(0), Path::root());
-            watching = AnnounceStream::new(Stream(0), viewer, watch, version);
+            watching = AnnounceStream::new(viewer, watch, version);
         }
-        drain(&mut watching, version, 100);
+        drain(&mut watching, 100);
         watching
     };
     let (mut posing, mut peer) = (changes(false), changes(true));
@@ -229,7 +229,7 @@ fn client_posing_as_relay_gets_paced_changes() {
         fixture.store.board().set(path.clone(), routes, now, &mut wakes);
         for (count, watching) in counts.iter_mut().zip([&mut posing, &mut peer]) {
             let mut inbox = MessageBuf::new();
-            inbox.push(&drain(watching, version, 100));
+            inbox.push(&drain(watching, 100));
             while Announce::next(&mut inbox, version).unwrap().is_some() {
                 *count += 1;
             }

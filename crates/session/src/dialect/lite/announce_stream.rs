@@ -3,9 +3,11 @@
 use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
-use relay_model::{Hop, Hops, Path, Route, Scope, SessionId, limits, transport::Stream};
+use relay_model::{Hop, Hops, Path, Route, Scope, limits};
 use relay_store::{Advert, BoardWatch, VisitStep, WatchCandidate};
 use relay_wire::lite::{self, Announce, Message, Version};
+
+use crate::{advertise_policy::AdvertisePolicy, dialect::Filled};
 
 /// Bytes at which a call of [`AnnounceStream::fill`] stops. Including one more announcement it fits the free half of
 /// [`limits::CONTROL_QUEUE`].
@@ -26,24 +28,12 @@ const ADVERTISED: u64 = 20;
 /// Advertised paths are [`Advert`]s in the store's watch: the announce id and a fingerprint of the route.
 #[derive(Debug)]
 pub(crate) struct AnnounceStream {
-    pub(crate) stream: Stream,
+    version: Version,
     watch: BoardWatch,
     phase: AnnouncePhase,
     advertiser: Advertiser,
     /// Changes deferred until [`AnnouncePhase::Following`].
     deferred: Deferred,
-}
-
-/// Work done by one call of [`AnnounceStream::fill`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Filled {
-    /// Paths examined, whether or not they were encoded.
-    pub(crate) entries: usize,
-    /// Whether another call has more to do.
-    pub(crate) more: bool,
-    /// Whether the stream cannot be continued and must be reset: an announcement counted in ANNOUNCE_OK may no
-    /// longer be sent, or withdrawals were lost.
-    pub(crate) is_broken: bool,
 }
 
 /// Stage of an announce stream.
@@ -62,7 +52,7 @@ enum AnnouncePhase {
     Following,
 }
 
-/// Changes of the viewer deferred until the initial set is sent.
+/// Changes of the policy deferred until the initial set is sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Deferred {
     restart: bool,
@@ -88,66 +78,6 @@ struct RouteFingerprints {
     hasher: RandomState,
 }
 
-/// Filter of paths and routes that may be advertised to a peer.
-#[derive(Clone, Debug)]
-pub(crate) struct AdvertisePolicy {
-    pub(crate) session: SessionId,
-    /// The relay's own hop.
-    pub(crate) hop: Hop,
-    pub(crate) scope: Scope,
-    /// Absolute prefix of the request; announced paths are relative to it.
-    pub(crate) prefix: Path,
-    /// Routes through this hop are withheld.
-    pub(crate) exclude: Hop,
-    /// Whether the peer is a relay, which needs the exact route. Other readers are not sent another route to
-    /// the same publisher.
-    pub(crate) is_relay: bool,
-    /// Whether the peer was admitted as a relay of the cluster. Only such a peer gets every change at once; any
-    /// client can pose as a relay, so others get the bounded number of changes a second of one path.
-    pub(crate) is_peer: bool,
-}
-
-impl AdvertisePolicy {
-    /// Best route that may be advertised: in scope, not the peer's own or through its hop, not fading if it
-    /// is a relay, and with room in its chain for this relay.
-    fn pick<'a>(&self, path: &Path, routes: &'a [Route], version: Version) -> Option<&'a Route> {
-        if !self.scope.allows(path) {
-            return None;
-        }
-        routes.iter().find(|route| {
-            route.session != self.session
-                && !(route.stale && self.is_relay)
-                && self.fits(route, version)
-                && (self.exclude == Hop::ANONYMOUS || !route.passes(self.exclude))
-        })
-    }
-
-    /// Any route in scope that can be encoded, for a counted announcement that ends at once.
-    fn pick_any<'a>(&self, path: &Path, routes: &'a [Route], version: Version) -> Option<&'a Route> {
-        routes.iter().find(|route| self.scope.allows(path) && self.fits(route, version))
-    }
-
-    fn fits(&self, route: &Route, version: Version) -> bool {
-        route.hops.len() + usize::from(!version.has_announce_ok()) <= limits::HOPS
-    }
-
-    /// The path relative to the requested prefix.
-    fn suffix(&self, path: &Path) -> Option<Path> {
-        if self.prefix.is_root() {
-            return Some(path.clone());
-        }
-        Path::parse(path.strip_prefix(&self.prefix)?).ok()
-    }
-
-    /// Hop chain as encoded: with this relay appended in versions without another field for it.
-    fn chain(&self, hops: &Hops, version: Version) -> Hops {
-        if version.has_announce_ok() {
-            return hops.clone();
-        }
-        hops.iter().copied().chain([self.hop]).collect()
-    }
-}
-
 impl AnnouncePhase {
     fn first(version: Version) -> Self {
         match (version.has_announce_ok(), version.has_announce_init()) {
@@ -159,24 +89,19 @@ impl AnnouncePhase {
 }
 
 impl AnnounceStream {
-    pub(crate) fn new(
-        stream: Stream,
-        viewer: AdvertisePolicy,
-        mut watch: BoardWatch,
-        version: Version,
-    ) -> Self {
-        if viewer.is_peer {
+    pub(crate) fn new(policy: AdvertisePolicy, mut watch: BoardWatch, version: Version) -> Self {
+        if policy.is_peer {
             watch.set_exact();
         }
         let advertiser = Advertiser {
-            policy: viewer,
+            policy,
             marks: RouteFingerprints::default(),
             next_id: 0,
             is_exhausted: false,
             is_converting: false,
         };
         Self {
-            stream,
+            version,
             watch,
             phase: AnnouncePhase::first(version),
             advertiser,
@@ -200,7 +125,8 @@ impl AnnounceStream {
 
     /// Appends the next messages to `out`: examines at most `max_entries` paths, and stops beyond
     /// [`FILL_BYTES`].
-    pub(crate) fn fill(&mut self, version: Version, max_entries: usize, out: &mut Vec<u8>) -> Filled {
+    pub(crate) fn fill(&mut self, max_entries: usize, out: &mut Vec<u8>) -> Filled {
+        let version = self.version;
         let mut filled = Filled::default();
         while self.is_pending() && filled.entries < max_entries && out.len() < FILL_BYTES {
             let left = max_entries - filled.entries;
@@ -264,13 +190,13 @@ impl AnnounceStream {
     /// Counts the paths for ANNOUNCE_OK, then encodes it.
     fn count(&mut self, version: Version, max: usize, out: &mut Vec<u8>) -> usize {
         let AnnouncePhase::Counting { after, count } = &mut self.phase else { return 0 };
-        let viewer = &self.advertiser.policy;
+        let policy = &self.advertiser.policy;
         let entries = self.watch.look(after, max, |path, routes| {
-            *count += u64::from(viewer.pick(path, routes, version).is_some());
+            *count += u64::from(policy.pick(path, routes, appended(version)).is_some());
         });
         if entries < max {
             let owed = *count;
-            lite::AnnounceOk { hop: viewer.hop, count: owed }.encode(version, out);
+            lite::AnnounceOk { hop: policy.hop, count: owed }.encode(version, out);
             self.phase = AnnouncePhase::Promised { owed };
         }
         entries
@@ -287,7 +213,7 @@ impl AnnounceStream {
             if !candidate.is_live || candidate.advert.is_some() {
                 return VisitStep::Next(candidate.advert);
             }
-            let route = advertiser.policy.pick(candidate.path, candidate.routes, version);
+            let route = advertiser.policy.pick(candidate.path, candidate.routes, appended(version));
             let (Some(route), Some(suffix)) = (route, advertiser.policy.suffix(candidate.path)) else {
                 return VisitStep::Next(None);
             };
@@ -312,7 +238,10 @@ impl AnnounceStream {
         }
         let visited = self.watch.visit(max, |candidate| {
             let WatchCandidate { path, routes, is_live, advert } = candidate;
-            let route = advertiser.policy.pick(path, routes, version).filter(|_| is_live && advert.is_none());
+            let route = advertiser
+                .policy
+                .pick(path, routes, appended(version))
+                .filter(|_| is_live && advert.is_none());
             let advert = route.map_or(advert, |route| advertiser.start(path, route, version, out));
             owed = owed.saturating_sub(u64::from(route.is_some()));
             if out.len() < FILL_BYTES { VisitStep::Next(advert) } else { VisitStep::Last(advert) }
@@ -342,8 +271,8 @@ impl AnnounceStream {
         let (advertiser, mut owed, mut since) = (&mut self.advertiser, owed, since);
         let visited = self.watch.visit_missed(&mut since, max, |candidate| {
             let WatchCandidate { path, routes, .. } = candidate;
-            let route = advertiser.policy.pick(path, routes, version);
-            let route = route.or_else(|| advertiser.policy.pick_any(path, routes, version));
+            let route = advertiser.policy.pick(path, routes, appended(version));
+            let route = route.or_else(|| advertiser.policy.pick_any(path, routes, appended(version)));
             let Some(route) = route.filter(|_| owed > 0) else { return VisitStep::Next(None) };
             owed -= 1;
             let advert = advertiser.start(path, route, version, out);
@@ -386,7 +315,7 @@ impl Advertiser {
         out: &mut Vec<u8>,
     ) -> Option<Advert> {
         let WatchCandidate { path, routes, is_live, advert } = candidate;
-        let route = self.policy.pick(path, routes, version).filter(|_| is_live);
+        let route = self.policy.pick(path, routes, appended(version)).filter(|_| is_live);
         match (route, advert) {
             (None, None) => None,
             (None, Some(advert)) => {
@@ -434,9 +363,17 @@ impl Advertiser {
     fn start(&mut self, path: &Path, route: &Route, version: Version, out: &mut Vec<u8>) -> Option<Advert> {
         let suffix = self.policy.suffix(path)?;
         let advert = self.next_advert(route, version)?;
-        let hops = self.policy.chain(&route.hops, version);
+        let hops = self.chain(&route.hops, version);
         Announce::Active { suffix, hops, cost: route.cost }.encode(version, out);
         Some(advert)
+    }
+
+    /// Hop chain as encoded: with this relay appended in versions without another field for it.
+    fn chain(&self, hops: &Hops, version: Version) -> Hops {
+        if version.has_announce_ok() {
+            return hops.clone();
+        }
+        hops.iter().copied().chain([self.policy.hop]).collect()
     }
 
     fn end(&self, path: &Path, advert: Advert, version: Version, out: &mut Vec<u8>) {
@@ -464,6 +401,11 @@ impl Advertiser {
             false => self.marks.of_reader(route, version),
         }
     }
+}
+
+/// Hops that the relay appends to the chains that it sends.
+fn appended(version: Version) -> usize {
+    usize::from(!version.has_announce_ok())
 }
 
 impl RouteFingerprints {
