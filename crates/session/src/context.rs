@@ -54,7 +54,7 @@ pub struct SessionConfig {
     pub hop: Hop,
     /// Random hop that replaces the hop of a publisher that gives none, so that two such publishers differ.
     pub stamp: Hop,
-    /// Negotiated protocol version. One of [`relay_wire::lite::Version::LEGACY`] only means that the version is
+    /// Negotiated protocol version. One of [`Version::LEGACY`] only means that the version is
     /// among these: the first stream of the session negotiates which.
     pub version: Version,
     /// Whether the URL came with the connection (WebTransport). Otherwise SETUP carries it and the session

@@ -40,6 +40,8 @@ mod streams;
 mod sub;
 mod subscriber;
 mod turn;
+#[cfg(test)]
+mod turn_fixture;
 mod upstream;
 mod upstream_request;
 mod watches;

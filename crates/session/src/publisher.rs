@@ -64,3 +64,6 @@ impl PublisherSide {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

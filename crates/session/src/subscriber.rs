@@ -164,3 +164,6 @@ impl SubscriberSide {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,9 +45,16 @@ pub(super) struct PairSide {
     /// Streams whose credit may have to be announced.
     stale: BTreeSet<u64>,
     hold: bool,
-    peer_stream_window: u64,
-    peer_max_datagram: usize,
+    /// What the other side accepts.
+    peer: PeerOffer,
     received: PairDatagrams,
+}
+
+/// Credit for one stream and size of a datagram, bytes.
+#[derive(Clone, Copy, Debug)]
+struct PeerOffer {
+    stream_window: u64,
+    max_datagram: usize,
 }
 
 /// Pending output, in this order.
@@ -130,8 +137,7 @@ impl PairSide {
             announced: options.connection_window,
             stale: BTreeSet::new(),
             hold: false,
-            peer_stream_window: peer.stream_window,
-            peer_max_datagram: peer.max_datagram,
+            peer: PeerOffer { stream_window: peer.stream_window, max_datagram: peer.max_datagram },
             received: PairDatagrams::default(),
             options,
         }
@@ -163,7 +169,7 @@ impl PairSide {
         }
         let stream = key(count.opened, dir, self.index);
         count.opened += 1;
-        self.sending.insert(stream, PairSendHalf::new(priority, self.peer_stream_window));
+        self.sending.insert(stream, PairSendHalf::new(priority, self.peer.stream_window));
         if dir == Dir::Bi {
             let mut half = PairRecvHalf::new(self.options.stream_window);
             half.armed = true;
@@ -256,7 +262,7 @@ impl PairSide {
     }
 
     pub(super) fn send_datagram(&mut self, datagram: Bytes) -> Result<(), DatagramError> {
-        match self.peer_max_datagram {
+        match self.peer.max_datagram {
             0 => Err(DatagramError::Unsupported),
             max if datagram.len() > max => Err(DatagramError::TooLarge),
             _ if self.closed => Ok(()),
@@ -272,7 +278,7 @@ impl PairSide {
     }
 
     pub(super) fn max_datagram(&self) -> usize {
-        self.peer_max_datagram
+        self.peer.max_datagram
     }
 
     pub(super) fn exempt(&mut self, on: bool) {
@@ -454,7 +460,7 @@ impl PairSide {
             count.opened += 1;
             self.receiving.insert(opened, PairRecvHalf::new(self.options.stream_window));
             if dir == Dir::Bi {
-                self.sending.insert(opened, PairSendHalf::new(0, self.peer_stream_window));
+                self.sending.insert(opened, PairSendHalf::new(0, self.peer.stream_window));
             }
             self.push(TransportEvent::Opened(Stream(opened), dir));
             fresh = true;
