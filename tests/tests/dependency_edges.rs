@@ -61,6 +61,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "relay-worker",
         ],
     ),
+    // The configuration fills the settings types of the parts that are configured, and starts none of them.
+    ("relay-config", &["relay-model", "relay-auth", "relay-worker", "relay-admin"]),
+    // The gate that the worker asks: reads keys and asks servers, so that `relay-auth` does neither.
+    ("relay-access", &["relay-model", "relay-auth", "relay-worker", "relay-admin", "relay-config"]),
     // The binary wires up the worker's parts; it handles no wire format.
     (
         "moq-relay",
@@ -74,6 +78,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "relay-worker",
             "relay-meter",
             "relay-admin",
+            "relay-config",
+            "relay-access",
             // Handshakes with the relay's own port, as by any client.
             "relay-client",
             "relay-cli",
@@ -89,15 +95,15 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("quinn", &["relay-client"]),
     ("qmux", &["relay-client"]),
     ("web-transport-trait", &["relay-client"]),
-    ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-admin", "moq-relay"]),
+    ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-admin", "relay-access", "moq-relay"]),
     ("axum", &["relay-admin"]),
     // One side serves, the other queries auth servers.
-    ("hyper", &["relay-admin", "moq-relay"]),
-    ("tokio-rustls", &["relay-admin", "relay-client", "moq-relay"]),
+    ("hyper", &["relay-admin", "relay-access"]),
+    ("tokio-rustls", &["relay-admin", "relay-client", "relay-access"]),
     ("tungstenite", &["relay-transport"]),
     ("web-transport-proto", &["relay-transport", "relay-client"]),
     ("rcgen", &["moq-relay"]),
-    ("toml", &["moq-relay"]),
+    ("toml", &["relay-config"]),
 ];
 
 /// Never in the build: there is one crypto provider (aws-lc-rs) and one TLS library (rustls).

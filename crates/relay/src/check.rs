@@ -13,13 +13,12 @@ use std::{
 };
 
 use crate::{
-    access,
     cli::CheckArgs,
-    config::Config,
     diagnostics,
     log::note,
     token::{self, TokenReport},
 };
+use relay_config::Config;
 use report::CheckReport;
 
 /// Explains the settings on standard output. The exit status tells whether a relay would start with them.
@@ -35,7 +34,7 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     };
     if let Some(token) = &args.token {
         let keys = match args.token_key.as_slice() {
-            [] => access::key_files(&report.resolution.config.auth),
+            [] => relay_access::key_files(&report.resolution.config.auth),
             given => given.to_vec(),
         };
         match token::about(token, &keys, &report.resolution.config.auth.expected, SystemTime::now()) {

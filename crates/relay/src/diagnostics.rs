@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn cause_that_is_quoted_is_not_repeated() {
         let cause = || std::io::Error::from_raw_os_error(2);
-        let quoted = crate::config::ConfigLoadError::Unreadable { file: "x".into(), source: cause() };
+        let quoted = relay_config::ConfigLoadError::Unreadable { file: "x".into(), source: cause() };
         assert_eq!(chain(&quoted.into()), "cannot read x: No such file or directory (os error 2)");
         let plain = anyhow::Error::from(cause()).context("NOTIFY_SOCKET");
         assert_eq!(chain(&plain), "NOTIFY_SOCKET: No such file or directory (os error 2)");

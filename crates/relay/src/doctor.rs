@@ -28,10 +28,10 @@ use self::{
 };
 use crate::{
     cli::RunArgs,
-    config::{Config, Resolution},
     limits::{memory, payload::Plan},
     serve::{cores, has_ipv6_sockets, workers},
 };
+use relay_config::{Config, Resolution};
 
 /// Arguments of the verb `doctor`.
 #[derive(Clone, Debug, Default, ClapArgs)]

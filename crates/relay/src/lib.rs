@@ -3,12 +3,10 @@
 // These macros panic when standard output or error is closed.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
-mod access;
 pub mod banner;
 pub mod certificate;
 mod check;
 pub mod cli;
-pub mod config;
 mod demo;
 pub mod diagnostics;
 pub mod doctor;

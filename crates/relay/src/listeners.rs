@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::Config, diagnostics::Diagnostic};
+use crate::diagnostics::Diagnostic;
+use relay_config::Config;
 
 /// Longest path of a Unix socket, bytes: `sun_path` of `unix(7)` with its terminating zero.
 const UNIX_PATH_BYTES: usize = 107;

@@ -22,12 +22,15 @@ use tracing_subscriber::{
 
 use queue::Queue;
 
-use crate::config::Format;
+use relay_config::Format;
 
 /// Target of the relay in filters, which stands for all crates of this project.
 const NAME: &str = "moq_relay";
 /// Common prefix of the other crates' targets. Filters match by prefix.
 const PARTS: &str = "relay_";
+/// Modules of the binary that became crates: old target and new one. Filters written for the old target stay valid.
+const MOVED: [(&str, &str); 2] =
+    [("moq_relay::access", "relay_access"), ("moq_relay::config", "relay_config")];
 /// Environment variable with the filter; takes precedence over the configuration.
 const VARIABLE: &str = "RUST_LOG";
 
@@ -204,7 +207,8 @@ fn split(text: &str) -> Vec<&str> {
     text.split(separates).map(str::trim).filter(|directive| !directive.is_empty()).collect()
 }
 
-/// Expands `moq_relay=LEVEL` to all crates of this project; leaves any other directive as it is.
+/// Expands `moq_relay=LEVEL` to all crates of this project, and the target of a module that became a crate to that
+/// crate; leaves any other directive as it is.
 fn expand(directive: &str) -> Vec<String> {
     let mut out = vec![directive.to_owned()];
     if let Some(rest) = directive.strip_prefix(NAME)
@@ -212,6 +216,8 @@ fn expand(directive: &str) -> Vec<String> {
     {
         out.push(format!("{PARTS}{rest}"));
     }
+    let moved = |(old, new): (&str, &str)| Some(format!("{new}{}", directive.strip_prefix(old)?));
+    out.extend(MOVED.into_iter().filter_map(moved));
     out
 }
 
@@ -246,6 +252,16 @@ mod tests {
         assert_eq!(expand("moq_relay[a]=trace"), ["moq_relay[a]=trace", "relay_[a]=trace"]);
         assert_eq!(expand("moq_relay"), ["moq_relay", "relay_"]);
         assert_eq!(expand("moq_relays=info"), ["moq_relays=info"]);
+    }
+
+    #[test]
+    fn target_of_a_moved_module_stands_for_its_crate() {
+        assert_eq!(
+            expand("moq_relay::access::remote=debug"),
+            ["moq_relay::access::remote=debug", "relay_access::remote=debug"]
+        );
+        assert_eq!(expand("moq_relay::config"), ["moq_relay::config", "relay_config"]);
+        assert_eq!(expand("moq_relay::serve=debug"), ["moq_relay::serve=debug"]);
     }
 
     #[test]

@@ -14,11 +14,11 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use moq_relay::{
     cli::{self, Cli, Verb},
-    config::Format,
     diagnostics,
     log::{self, LogOutput, note},
 };
 use relay_cli::{Exit, Failure};
+use relay_config::Format;
 use tracing::level_filters::LevelFilter;
 
 #[cfg(feature = "mimalloc")]

@@ -17,11 +17,9 @@ use relay_worker::{Relay, RelayOptions, RunError, StateLimits};
 use tracing::{info, level_filters::LevelFilter, warn};
 
 use crate::{
-    access::Access,
     banner::Banner,
     certificate::{CertificateEvent, CertificateStore, Fingerprint, Watcher, made_for},
     cli::RunArgs,
-    config::{Config, Credentials, Tls},
     diagnostics::{self, Diagnostic, is_without_ipv6},
     doctor::{reading::Files, verdict},
     limits::{
@@ -35,6 +33,8 @@ use crate::{
     signals::{Reason, StopReasons},
     web::WebServer,
 };
+use relay_access::Access;
+use relay_config::{Config, Credentials, Tls};
 
 /// Time beyond the drain window that the service manager is asked for.
 const ENDING: Duration = Duration::from_secs(5);

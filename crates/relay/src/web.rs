@@ -15,13 +15,13 @@ use tracing::{info, warn};
 
 use crate::{
     certificate::{CertificateEvent, CertificateStore, Watcher},
-    config::{Config, Tls},
     diagnostics::{self, Diagnostic},
     inspect,
     limits::{memory::Gauge, rlimit},
     serve,
     signals::StopReasons,
 };
+use relay_config::{Config, Tls};
 
 /// ALPN of HTTPS.
 const HTTP: &str = "http/1.1";

@@ -11,7 +11,8 @@ use super::{
     date, ending, pem, warnings,
     watched::{Contents, Digest, FailureLimit, FilePoll, Watched},
 };
-use crate::{config::CertFiles, diagnostics::Diagnostic};
+use crate::diagnostics::Diagnostic;
+use relay_config::CertFiles;
 
 /// A certificate in use.
 pub(super) struct CertificateInUse {

@@ -17,7 +17,8 @@ use super::{
     names::{CertificateResolver, Table},
     poll::{CertificateInUse, Roots},
 };
-use crate::{config::Tls, diagnostics::Diagnostic};
+use crate::diagnostics::Diagnostic;
+use relay_config::Tls;
 
 /// Certificates in use. An unusable file never replaces a usable certificate.
 pub struct CertificateStore {

@@ -4,9 +4,9 @@ use std::{path::PathBuf, time::SystemTime};
 
 use crate::{
     certificate::{Identity, authorities as authorities_of, ending, made_for},
-    config::{CertFiles, Tls},
     diagnostics::Diagnostic,
 };
+use relay_config::{CertFiles, Tls};
 
 /// A certificate that the relay would use.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{certificate::CertificateCheck, report::CheckReport};
-use crate::config::Source;
+use relay_config::Source;
 
 /// The report as one JSON object.
 pub(super) fn written(report: &CheckReport) -> String {
@@ -83,7 +83,7 @@ fn authorities(report: &CheckReport) -> Value {
 }
 
 fn settings(report: &CheckReport) -> Value {
-    let one = |setting: &crate::config::Setting| {
+    let one = |setting: &relay_config::Setting| {
         let source = match &setting.source {
             Source::Flag(name) => json!({ "flag": name }),
             Source::Variable(name) => json!({ "variable": name }),

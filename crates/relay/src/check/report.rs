@@ -8,14 +8,13 @@ use std::{
 
 use super::certificate::{CertificateCheck, authorities};
 use crate::{
-    access,
-    config::{Config, Place as Where, Resolution, Source, Tls, Warning},
     diagnostics::PRIVILEGED,
     limits::{memory, payload::Limits},
     listeners::{self, Listener, ListenerAddress},
     serve,
     token::TokenReport,
 };
+use relay_config::{Config, Place as Where, Resolution, Source, Tls, Warning};
 
 /// Default stop timeout of systemd; a longer drain may be cut short.
 const LONG_DRAIN: Duration = Duration::from_secs(90);
@@ -61,7 +60,8 @@ impl CheckReport {
         let web_certificates = CertificateCheck::files(&web.certificates, SystemTime::now());
         let (authorities, web_authorities) = (authorities(&config.client_roots), authorities(&web.roots));
         let listeners = listeners::all(config);
-        let credentials = access::startup_error(&config.auth).map(|why| (config.auth.credentials.key(), why));
+        let credentials =
+            relay_access::startup_error(&config.auth).map(|why| (config.auth.credentials.key(), why));
         let limits = serve::plan(config, &reading).limits(0, 0, &reading);
         let workers = serve::workers(config);
         let all = || certificates.iter().chain(&web_certificates);

@@ -7,10 +7,10 @@ use std::{
 
 use super::{certificate::CertificateCheck, report::CheckReport};
 use crate::{
-    config::{Credentials, KeyDir, redacted},
     listeners::{Listener, ListenerAddress},
     serve::scope_text,
 };
+use relay_config::{Credentials, KeyDir, redacted};
 
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

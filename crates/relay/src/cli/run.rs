@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource, value_parser};
 
-use crate::config::{SettingOverrides, table};
+use relay_config::{SettingOverrides, table};
 
 /// Arguments of a relay.
 #[derive(Clone, Debug, Default)]

@@ -12,11 +12,10 @@ use super::reading::{
     Certificate, ClockReading, Files, Ipv6, Port, PortState, RunningCertificate, TokenKeys, UsableCertificate,
 };
 use crate::{
-    access,
     certificate::{self, Identity},
-    config::{CertFiles, Config, Credentials, Tls},
     limits::rlimit,
 };
+use relay_config::{CertFiles, Config, Credentials, Tls};
 
 /// Files of running time synchronization services.
 const TIME_SERVICES: [(&str, &str); 4] = [
@@ -63,7 +62,7 @@ pub(super) fn certificates(config: &Config) -> Vec<Certificate> {
 /// Token credentials, checked as far as possible without network requests.
 pub(super) fn keys(config: &Config) -> TokenKeys {
     let key = config.auth.credentials.key();
-    match access::startup_error(&config.auth) {
+    match relay_access::startup_error(&config.auth) {
         Some(why) => TokenKeys::Unusable(key, why),
         None if config.auth.credentials == Credentials::None => TokenKeys::None,
         None => TokenKeys::Usable(key),

@@ -4,10 +4,10 @@ use std::{io, net::TcpListener, os::unix::net::UnixStream};
 
 use super::reading::{AddressState, ListenerReading, Port, PortState};
 use crate::{
-    config::Config,
     diagnostics::{self, holder, holder::Holder},
     listeners::{self, ListenerAddress},
 };
+use relay_config::Config;
 
 /// Listeners of `config` other than UDP. `port`: state of its UDP port; a relay that runs there also holds the
 /// other listeners.

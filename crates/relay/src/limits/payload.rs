@@ -1,7 +1,7 @@
 //! Memory limits of the payload (cached groups): as configured, as long as the machine has that memory.
 
 use super::memory::Reading;
-use crate::config::{Cache, Size};
+use relay_config::{Cache, Size};
 
 /// Share of the memory above which even the newest groups are evicted, before the kernel runs out of memory.
 const CEILING: Size = Size::Percent(60);

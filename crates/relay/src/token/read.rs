@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use relay_auth::{Key, Keys, SET_BYTES, TOKEN_BYTES};
 
-use crate::{config::without_mark, log::note};
+use crate::log::note;
+use relay_config::without_mark;
 
 /// Whether the name stands for standard input.
 pub(super) fn is_stdin(file: &File) -> bool {

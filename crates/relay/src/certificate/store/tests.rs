@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::CertFiles;
+use relay_config::CertFiles;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 

@@ -178,7 +178,7 @@ fn credentials(credentials: &Credentials, key: &str) -> String {
 }
 
 /// Scheme, host and path of a URL; query and password may be secret.
-pub(crate) fn redacted(url: &url::Url) -> String {
+pub fn redacted(url: &url::Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     // Both can only fail for URLs without a host.

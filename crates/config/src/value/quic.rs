@@ -18,7 +18,7 @@ const SHORTEST_KEEP_ALIVE: Duration = Duration::from_millis(100);
 const MOST_STREAMS: u64 = 65_536;
 
 /// Parses a congestion controller, by its name or its family.
-pub(in super::super) fn congestion(value: &Value) -> Result<Congestion, String> {
+pub(crate) fn congestion(value: &Value) -> Result<Congestion, String> {
     match value.as_str().map(str::to_ascii_lowercase).as_deref() {
         Some("cubic" | "loss") => Ok(Congestion::Cubic),
         Some("bbr" | "delay") => Ok(Congestion::Bbr),
@@ -31,7 +31,7 @@ pub(in super::super) fn congestion(value: &Value) -> Result<Congestion, String> 
 }
 
 /// Parses an idle timeout.
-pub(in super::super) fn idle(value: &Value) -> Result<Duration, String> {
+pub(crate) fn idle(value: &Value) -> Result<Duration, String> {
     let idle = duration(value)?;
     if (SHORTEST_IDLE..=LONGEST_IDLE).contains(&idle) {
         Ok(idle)
@@ -43,7 +43,7 @@ pub(in super::super) fn idle(value: &Value) -> Result<Duration, String> {
 }
 
 /// Parses a keep-alive interval; zero disables it.
-pub(in super::super) fn keep_alive(value: &Value) -> Result<Option<Duration>, String> {
+pub(crate) fn keep_alive(value: &Value) -> Result<Option<Duration>, String> {
     let interval = duration(value)?;
     if interval.is_zero() {
         Ok(None)
@@ -55,7 +55,7 @@ pub(in super::super) fn keep_alive(value: &Value) -> Result<Option<Duration>, St
 }
 
 /// Parses a limit of streams of one direction.
-pub(in super::super) fn streams(value: &Value) -> Result<u64, String> {
+pub(crate) fn streams(value: &Value) -> Result<u64, String> {
     let count = value.as_integer().and_then(|count| u64::try_from(count).ok());
     count
         .filter(|count| (limits::UNI_STREAMS..=MOST_STREAMS).contains(count))
@@ -63,7 +63,7 @@ pub(in super::super) fn streams(value: &Value) -> Result<u64, String> {
 }
 
 /// Parses the size of a datagram, bytes.
-pub(in super::super) fn mtu(value: &Value) -> Result<u16, String> {
+pub(crate) fn mtu(value: &Value) -> Result<u16, String> {
     let bytes = value.as_integer().and_then(|bytes| u16::try_from(bytes).ok());
     bytes.filter(|bytes| (sizes::SMALLEST..=sizes::LARGEST).contains(bytes)).ok_or_else(|| {
         format!(

@@ -29,7 +29,7 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::{RequestError, causes};
-use crate::config::may_be_plain;
+use relay_config::may_be_plain;
 
 /// Most addresses of one host name that are tried.
 const ADDRESSES: usize = 8;

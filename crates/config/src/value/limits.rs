@@ -10,13 +10,13 @@ const COUNTS: RangeInclusive<usize> = 1..=100_000;
 const REQUESTS: RangeInclusive<u32> = 10..=100_000;
 
 /// Parses a count limit of one session.
-pub(in super::super) fn count(value: &Value) -> Result<usize, String> {
+pub(crate) fn count(value: &Value) -> Result<usize, String> {
     let count = value.as_integer().and_then(|count| usize::try_from(count).ok());
     count.filter(|count| COUNTS.contains(count)).ok_or_else(|| out_of_range(value, &COUNTS))
 }
 
 /// Parses a rate limit of one session, requests per second.
-pub(in super::super) fn requests(value: &Value) -> Result<u32, String> {
+pub(crate) fn requests(value: &Value) -> Result<u32, String> {
     let requests = value.as_integer().and_then(|requests| u32::try_from(requests).ok());
     requests.filter(|requests| REQUESTS.contains(requests)).ok_or_else(|| out_of_range(value, &REQUESTS))
 }

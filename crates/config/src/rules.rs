@@ -94,7 +94,7 @@ pub(super) fn plain<T>(layers: &mut Layers<'_>, said: &Sourced<T>, url: &Url, ne
 }
 
 /// Whether plain HTTP to `address` is allowed: this machine, and the networks of `auth.plain`.
-pub(crate) fn may_be_plain(address: IpAddr, plain: &[Network]) -> bool {
+pub fn may_be_plain(address: IpAddr, plain: &[Network]) -> bool {
     address.to_canonical().is_loopback() || plain.iter().any(|network| network.contains(address))
 }
 

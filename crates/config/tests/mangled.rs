@@ -4,12 +4,12 @@
 
 use std::{fs, path::Path};
 
-use moq_relay::config::{Config, Place, SettingOverrides};
 use proptest::prelude::*;
+use relay_config::{Config, Place, SettingOverrides};
 
 /// Valid files to mutate.
 fn seeds() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../relay/tests/fixtures");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut seeds: Vec<_> = files.filter(|path| path.is_file()).collect();
     seeds.sort();
@@ -65,7 +65,7 @@ proptest! {
             Just("99999999999999999999999".to_owned()), Just("0xffffffffffffffff".to_owned()),
         ],
     ) {
-        let keys: Vec<&str> = moq_relay::config::table::entries().flat_map(|entry| entry.all_spellings()).collect();
+        let keys: Vec<&str> = relay_config::table::entries().flat_map(|entry| entry.all_spellings()).collect();
         let key = keys[key % keys.len()].replace('*', "x");
         parse(&format!("{key} = {value}\n"));
     }

@@ -36,8 +36,8 @@ use url::Url;
 
 pub use problem::{ConfigLoadError, LocatedProblem, Problem};
 pub use resolve::{Resolution, SettingOverrides, Warning};
-pub(crate) use rules::may_be_plain;
-pub(crate) use show::redacted;
+pub use rules::may_be_plain;
+pub use show::redacted;
 pub use source::{Place, Position, Setting, Source};
 pub use value::Size;
 pub use web::Web;
@@ -351,7 +351,7 @@ fn read(file: &FilePath) -> Result<String, ConfigLoadError> {
 }
 
 /// Removes the byte order mark that some editors put at the start of a file.
-pub(crate) fn without_mark(mut text: String) -> String {
+pub fn without_mark(mut text: String) -> String {
     if text.starts_with(MARK) {
         text.drain(..MARK.len_utf8());
     }

@@ -19,7 +19,7 @@ use relay_auth::{Key, KeyId, Keys};
 use tracing::{info, warn};
 
 use super::{AccessError, LocalPolicy, log_once::LogOnce};
-use crate::config::without_mark;
+use relay_config::without_mark;
 
 /// Polling interval: sessions are closed within a second of the removal of their key.
 const PERIOD: Duration = Duration::from_millis(400);

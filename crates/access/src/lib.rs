@@ -32,7 +32,7 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
-use crate::config::{Auth, Credentials, KeyDir};
+use relay_config::{Auth, Credentials, KeyDir};
 
 /// Transports whose requests name a host; a browser may use any of them for the same URL.
 const NAMED: [&str; 3] = ["webtransport", "websocket", "http"];
@@ -41,7 +41,7 @@ const REVOKED: &str = "revoked";
 
 /// Authorization configuration that cannot be used.
 #[derive(Debug, Error)]
-pub(crate) enum AccessError {
+pub enum AccessError {
     /// A key file is missing or holds no usable key.
     #[error("{0}")]
     Keys(String),
@@ -54,7 +54,7 @@ pub(crate) enum AccessError {
 }
 
 /// Authorization of sessions, the relay's [`Gate`].
-pub(crate) struct Access {
+pub struct Access {
     known: Arc<LocalPolicy>,
     backend: AuthBackend,
     /// Host names whose first labels become the first part of the path, longest first.
@@ -79,7 +79,7 @@ enum AuthBackend {
 }
 
 /// Local policy, and the live sessions it was applied to.
-pub(super) struct LocalPolicy {
+pub(crate) struct LocalPolicy {
     policy: RwLock<Arc<Policy>>,
     sessions: OnceLock<SessionControl>,
 }
@@ -132,7 +132,7 @@ impl Access {
     ///
     /// # Errors
     /// [`AccessError`], which names the file or configuration key.
-    pub(crate) fn start(policy: Policy, auth: &Auth, node: &str) -> Result<Self, AccessError> {
+    pub fn start(policy: Policy, auth: &Auth, node: &str) -> Result<Self, AccessError> {
         let expected = Arc::new(auth.expected.clone());
         let policy = policy.with_expected(expected.clone());
         // Before the first keys arrive a token fails with an unknown key instead of being rejected as unsupported.
@@ -190,7 +190,7 @@ impl Access {
     }
 
     /// Waits until the auth server has received the end events of closed sessions, at most `most`.
-    pub(crate) fn wait_idle(&self, most: Duration) {
+    pub fn wait_idle(&self, most: Duration) {
         let AuthBackend::Server(server) = &self.backend else { return };
         let until = Instant::now() + most;
         while !server.is_quiet() && Instant::now() < until {
@@ -221,7 +221,7 @@ impl Access {
     }
 
     /// Restricts requests that carry an `Origin` to `origins`.
-    pub(crate) fn only_from(mut self, origins: Origins) -> Self {
+    pub fn only_from(mut self, origins: Origins) -> Self {
         self.origins = origins;
         self
     }
@@ -254,12 +254,12 @@ fn source(auth: &Auth) -> Option<files::KeySource> {
 }
 
 /// Paths of the local key files that `auth` names.
-pub(crate) fn key_files(auth: &Auth) -> Vec<PathBuf> {
+pub fn key_files(auth: &Auth) -> Vec<PathBuf> {
     source(auth).and_then(|source| files::all(source).ok()).unwrap_or_default()
 }
 
 /// First error that would keep a relay from starting, as far as it shows without network requests.
-pub(crate) fn startup_error(auth: &Auth) -> Option<String> {
+pub fn startup_error(auth: &Auth) -> Option<String> {
     let keys = source(auth).and_then(files::startup_error);
     keys.or_else(|| http::Http::new(auth.credentials.url()?, auth).err().map(|error| error.to_string()))
 }

@@ -7,7 +7,7 @@ use url::Url;
 use super::{list, texts};
 
 /// Parses one origin or a list of them: scheme, host, and any non-default port.
-pub(in crate::config) fn origins(value: &Value) -> Result<Vec<OriginPattern>, String> {
+pub(crate) fn origins(value: &Value) -> Result<Vec<OriginPattern>, String> {
     let origin = |text: &String| match text.parse() {
         Ok(origin) => Ok(origin),
         Err(_) if text == "*" => {
@@ -27,7 +27,7 @@ pub(in crate::config) fn origins(value: &Value) -> Result<Vec<OriginPattern>, St
 }
 
 /// Parses `https://HOST[:PORT]/`, and normalizes the trailing slash.
-pub(in crate::config) fn public_url(value: &Value) -> Result<String, String> {
+pub(crate) fn public_url(value: &Value) -> Result<String, String> {
     let is_whole = |url: &Url| {
         url.scheme() == "https"
             && url.host().is_some()
@@ -44,7 +44,7 @@ pub(in crate::config) fn public_url(value: &Value) -> Result<String, String> {
 }
 
 /// Parses one network or a list of them.
-pub(in crate::config) fn networks(value: &Value) -> Result<Vec<Network>, String> {
+pub(crate) fn networks(value: &Value) -> Result<Vec<Network>, String> {
     let values = list(value)?;
     if values.len() > relay_admin::limits::PROXIES {
         return Err(format!("{} are too many; at most {}", values.len(), relay_admin::limits::PROXIES));
@@ -53,7 +53,7 @@ pub(in crate::config) fn networks(value: &Value) -> Result<Vec<Network>, String>
 }
 
 /// Parses one network of proxies or a list of them; each is a text, or a table with `net` and `header`.
-pub(in crate::config) fn proxies(value: &Value) -> Result<Vec<TrustedProxy>, String> {
+pub(crate) fn proxies(value: &Value) -> Result<Vec<TrustedProxy>, String> {
     let values = list(value)?;
     if values.is_empty() {
         return Err("name at least one network, or leave the key out".to_owned());
@@ -86,7 +86,7 @@ fn network(value: &Value) -> Result<Network, String> {
 }
 
 /// Parses the header in which proxies name their clients.
-pub(in crate::config) fn proxy_header(value: &Value) -> Result<ProxyHeader, String> {
+pub(crate) fn proxy_header(value: &Value) -> Result<ProxyHeader, String> {
     let header = ProxyHeader::ALL.into_iter().find(|header| value.as_str() == Some(header.name()));
     header.ok_or_else(|| {
         format!(
@@ -96,7 +96,7 @@ pub(in crate::config) fn proxy_header(value: &Value) -> Result<ProxyHeader, Stri
 }
 
 /// Parses one number or a list of them.
-pub(in crate::config) fn ids<T: TryFrom<i64>>(value: &Value) -> Result<Vec<T>, String> {
+pub(crate) fn ids<T: TryFrom<i64>>(value: &Value) -> Result<Vec<T>, String> {
     let id = |value: &Value| {
         let number = value.as_integer().or_else(|| value.as_str()?.parse().ok());
         let number = number.filter(|number| *number >= 0).and_then(|number| T::try_from(number).ok());

@@ -65,7 +65,7 @@ impl SettingOverrides {
     }
 
     /// The configuration file that the environment of this process names.
-    pub(crate) fn file() -> Option<PathBuf> {
+    pub fn file() -> Option<PathBuf> {
         let named = env::var_os(CONFIG)?;
         let named = named.to_str().map_or(named.clone(), |text| text.trim().into());
         (!named.is_empty()).then(|| named.into())

@@ -1,14 +1,14 @@
 //! Promise: the tables of `docs/configuration.md` match the code.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p moq-relay --test config_page` rewrites them.
+//! `UPDATE_GOLDEN=1 cargo test -p relay-config --test page` rewrites them.
 
 #![allow(missing_docs)]
 
 use std::{env, fs, path::PathBuf};
 
-use moq_relay::config::table;
+use relay_config::table;
 
-const BEGIN: &str = "<!-- tables: begin (made by moq_relay::config::table) -->\n";
+const BEGIN: &str = "<!-- tables: begin (made by relay_config::table) -->\n";
 const END: &str = "<!-- tables: end -->\n";
 
 #[test]

@@ -9,7 +9,9 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject};
 
-use crate::{access::AccessError, config::AuthTls};
+use relay_config::AuthTls;
+
+use crate::AccessError;
 
 /// The trusted authorities and the client certificate that `auth.tls` configures.
 pub(super) fn config(tls: &AuthTls) -> Result<ClientConfig, AccessError> {

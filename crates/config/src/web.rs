@@ -113,7 +113,7 @@ fn without_ipv6(address: &mut SocketAddr) -> bool {
 impl Config {
     /// Adapts the listeners to a machine without IPv6: `[::]` becomes `0.0.0.0`. Other IPv6 addresses stay, and fail
     /// to bind later.
-    pub(crate) fn for_machine(mut self, has_ipv6: bool) -> Self {
+    pub fn for_machine(mut self, has_ipv6: bool) -> Self {
         let web = &mut self.web;
         let others = [&mut web.http, &mut web.https, &mut web.internal, &mut web.tcp];
         let all = others.into_iter().flatten().chain([&mut self.bind]);

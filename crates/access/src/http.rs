@@ -33,8 +33,8 @@ use tokio::time::timeout;
 use url::{Position, Url};
 
 use super::{AccessError, cache};
-use crate::config::Auth;
 use dial::{HttpConnection, ServerAddress};
+use relay_config::Auth;
 
 /// Deadline of a request, shorter than `limits::AUTH_TIMEOUT`, for which a session waits.
 const TIMEOUT: Duration = Duration::from_millis(4_500);
