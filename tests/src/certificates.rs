@@ -8,10 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use moq_relay::{
-    certificate::{CertificateStore, Watcher},
-    config::{CertFiles, Tls},
-};
+use moq_relay::certificate::{CertificateStore, Watcher};
 use relay_client::quinn::{
     self,
     crypto::rustls::QuicClientConfig,
@@ -22,6 +19,7 @@ use relay_client::quinn::{
         pki_types::{CertificateDer, PrivatePkcs8KeyDer},
     },
 };
+use relay_config::{CertFiles, Tls};
 use relay_wire::lite::{Setup, UniType};
 use tempfile::TempDir;
 
