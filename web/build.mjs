@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const folder = resolve(process.argv[2] ?? join(here, "../crates/admin/src/page/dist"));
+const folder = resolve(process.argv[2] ?? join(here, "../crates/http/src/page/dist"));
 
 await mkdir(folder, { recursive: true });
 await build({

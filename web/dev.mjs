@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const dist = join(here, "../crates/admin/src/page/dist");
+const dist = join(here, "../crates/http/src/page/dist");
 const { values: options } = parseArgs({
 	options: {
 		port: { type: "string", default: "4443" },

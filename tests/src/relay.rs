@@ -5,9 +5,9 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use relay_admin::Server;
 use relay_auth::Policy;
 use relay_client::{Client, ClientConfig};
+use relay_http::Server;
 use relay_meter::Worker as Meter;
 use relay_model::{Hop, Scope};
 use relay_store::Store;
@@ -99,7 +99,7 @@ impl TestRelay {
     /// Serves WebSockets at the returned URL for as long as the server lives. Not callable within a runtime: the server
     /// has its own.
     pub fn websocket(&self) -> (Server, String) {
-        let mut options = relay_admin::Options::new(Arc::new(|| None));
+        let mut options = relay_http::Options::new(Arc::new(|| None));
         options.http = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         options.websocket = Version::ALL.iter().map(|version| version.alpn()).collect();
         let server = Server::start(&self.relay, options).expect("a web server");

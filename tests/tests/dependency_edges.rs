@@ -50,7 +50,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("relay-cli", &["relay-model", "relay-client", "relay-load"]),
     // The HTTP side reads state from the crates that hold it.
     (
-        "relay-admin",
+        "relay-http",
         &[
             "relay-model",
             "relay-store",
@@ -62,9 +62,9 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     // The configuration fills the settings types of the parts that are configured, and starts none of them.
-    ("relay-config", &["relay-model", "relay-auth", "relay-worker", "relay-admin"]),
+    ("relay-config", &["relay-model", "relay-auth", "relay-worker", "relay-http"]),
     // The gate that the worker asks: reads keys and asks servers, so that `relay-auth` does neither.
-    ("relay-access", &["relay-model", "relay-auth", "relay-worker", "relay-admin", "relay-config"]),
+    ("relay-access", &["relay-model", "relay-auth", "relay-worker", "relay-http", "relay-config"]),
     // The binary wires up the worker's parts; it handles no wire format.
     (
         "moq-relay",
@@ -77,7 +77,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "relay-transport",
             "relay-worker",
             "relay-meter",
-            "relay-admin",
+            "relay-http",
             "relay-config",
             "relay-access",
             // Handshakes with the relay's own port, as by any client.
@@ -95,11 +95,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("quinn", &["relay-client"]),
     ("qmux", &["relay-client"]),
     ("web-transport-trait", &["relay-client"]),
-    ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-admin", "relay-access", "moq-relay"]),
-    ("axum", &["relay-admin"]),
+    ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-http", "relay-access", "moq-relay"]),
+    ("axum", &["relay-http"]),
     // One side serves, the other queries auth servers.
-    ("hyper", &["relay-admin", "relay-access"]),
-    ("tokio-rustls", &["relay-admin", "relay-client", "relay-access"]),
+    ("hyper", &["relay-http", "relay-access"]),
+    ("tokio-rustls", &["relay-http", "relay-client", "relay-access"]),
     ("tungstenite", &["relay-transport"]),
     ("web-transport-proto", &["relay-transport", "relay-client"]),
     ("rcgen", &["moq-relay"]),

@@ -12,11 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_admin::{
+use relay_client::Closed;
+use relay_http::{
     internal,
     status::{Memory, RelayFacts, Status},
 };
-use relay_client::Closed;
 use relay_model::{SessionCode, SessionId};
 use relay_tests::{
     media::{Source, Viewer},

@@ -24,8 +24,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use relay_admin::Origins;
 use relay_auth::{Keys, Permit, Policy, Refusal};
+use relay_http::Origins;
 use relay_model::SessionCode;
 use relay_worker::{AdmissionRequest, Denial, Gate, GateAnswer, SessionControl, SessionEnded};
 use thiserror::Error;

@@ -24,8 +24,8 @@ use std::{
     time::Duration,
 };
 
-use relay_admin::Network;
 use relay_auth::Expected;
+use relay_http::Network;
 use relay_model::{
     Hop, Scope,
     limits::{self, SessionLimits},

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use relay_admin::Network;
+use relay_http::Network;
 use url::{Host, Url};
 
 use super::{

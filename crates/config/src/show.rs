@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use relay_admin::ProxyHeader;
+use relay_http::ProxyHeader;
 use relay_model::{Path, Pattern, Scope};
 use relay_worker::{Congestion, Takeover};
 use toml::Value;

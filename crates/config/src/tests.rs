@@ -1,4 +1,4 @@
-use relay_admin::{Allowed, ProxyHeader, TrustedProxy};
+use relay_http::{Allowed, ProxyHeader, TrustedProxy};
 use relay_model::Path;
 use relay_worker::{Congestion, Version};
 

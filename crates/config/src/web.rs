@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use relay_admin::{Allowed, Hosts, OriginPattern, Origins, ProxyHeader, TrustedProxy};
+use relay_http::{Allowed, Hosts, OriginPattern, Origins, ProxyHeader, TrustedProxy};
 
 use super::{CertFiles, Config, resolve::Layers, rules, value};
 

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use relay_admin::status::{Figure, Memory, RelayFacts};
+use relay_http::status::{Figure, Memory, RelayFacts};
 
 use crate::{
     limits::memory::{Gauge, Reading},
     log,
 };
 
-/// Builds the facts for [`relay_admin::status::Status`]. `name`: name of this relay; `fingerprint`: hex fingerprint
+/// Builds the facts for [`relay_http::status::Status`]. `name`: name of this relay; `fingerprint`: hex fingerprint
 /// of the current certificate, where browsers need it; `memory`: memory of this machine; `figures`: figures for
 /// `/metrics`; `drain`: [`crate::signals::StopReasons::asker`].
 pub fn about(

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result};
-use relay_admin::{
+use relay_http::{
     FingerprintSource, Options, Proxies, Server, StartError, internal,
     page::{self, Page},
     status::{self, Status},

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use relay_admin::Network;
+use relay_http::Network;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{

@@ -1,6 +1,6 @@
 //! Values of the `web` section.
 
-use relay_admin::{Network, OriginPattern, ProxyHeader, TrustedProxy};
+use relay_http::{Network, OriginPattern, ProxyHeader, TrustedProxy};
 use toml::Value;
 use url::Url;
 
@@ -46,8 +46,8 @@ pub(crate) fn public_url(value: &Value) -> Result<String, String> {
 /// Parses one network or a list of them.
 pub(crate) fn networks(value: &Value) -> Result<Vec<Network>, String> {
     let values = list(value)?;
-    if values.len() > relay_admin::limits::PROXIES {
-        return Err(format!("{} are too many; at most {}", values.len(), relay_admin::limits::PROXIES));
+    if values.len() > relay_http::limits::PROXIES {
+        return Err(format!("{} are too many; at most {}", values.len(), relay_http::limits::PROXIES));
     }
     values.iter().map(network).collect()
 }
@@ -58,8 +58,8 @@ pub(crate) fn proxies(value: &Value) -> Result<Vec<TrustedProxy>, String> {
     if values.is_empty() {
         return Err("name at least one network, or leave the key out".to_owned());
     }
-    if values.len() > relay_admin::limits::PROXIES {
-        return Err(format!("{} are too many; at most {}", values.len(), relay_admin::limits::PROXIES));
+    if values.len() > relay_http::limits::PROXIES {
+        return Err(format!("{} are too many; at most {}", values.len(), relay_http::limits::PROXIES));
     }
     values.iter().map(trusted_proxy).collect()
 }
@@ -164,7 +164,7 @@ mod tests {
             assert!(proxies(&entry(bad)).is_err(), "{bad}");
         }
         let many = |count| Value::Array(vec![text("::1"); count]);
-        let most = relay_admin::limits::PROXIES;
+        let most = relay_http::limits::PROXIES;
         assert!(proxies(&many(most)).is_ok());
         assert!(proxies(&many(most + 1)).unwrap_err().contains("at most"));
     }

@@ -92,10 +92,10 @@ pub(crate) fn in_use(addr: SocketAddr, holder: &Holder) -> Diagnostic {
 }
 
 /// Problem of starting a listener other than QUIC.
-pub(crate) fn listener(error: &relay_admin::StartError) -> Diagnostic {
+pub(crate) fn listener(error: &relay_http::StartError) -> Diagnostic {
     match error {
-        relay_admin::StartError::Bind { what, address, source } => tcp(what, *address, source),
-        relay_admin::StartError::Unix { path, source } => unix_diagnostic(path).unwrap_or_else(|| {
+        relay_http::StartError::Bind { what, address, source } => tcp(what, *address, source),
+        relay_http::StartError::Unix { path, source } => unix_diagnostic(path).unwrap_or_else(|| {
             let shown = path.display();
             match source.kind() {
                 io::ErrorKind::AddrInUse => Diagnostic::new(
@@ -108,7 +108,7 @@ pub(crate) fn listener(error: &relay_admin::StartError) -> Diagnostic {
                 ),
             }
         }),
-        relay_admin::StartError::Threads(_) => {
+        relay_http::StartError::Threads(_) => {
             Diagnostic::new(error.to_string(), "raise the limit on threads (TasksMax= in a systemd unit)")
         }
     }
