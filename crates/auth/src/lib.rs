@@ -8,6 +8,17 @@
 //! names, no algorithm but that of the key, no key references in the header. Signatures are verified by the
 //! cryptography library that the whole tree uses; available JWT libraries accept more than needed.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::needless_pass_by_ref_mut,
+        clippy::manual_let_else
+    )
+)]
+#![warn(unused_qualifications, unnameable_types)]
+
 mod algorithm;
 mod claims;
 mod encoding;

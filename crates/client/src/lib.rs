@@ -31,6 +31,17 @@
 //! tokio runtime it was started on, which may be a current-thread one. [`Reconnecting`] keeps a session through losses
 //! and requests to move.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::needless_pass_by_ref_mut,
+        clippy::manual_let_else
+    )
+)]
+#![warn(unused_qualifications, unnameable_types)]
+
 mod announced;
 mod announcer;
 mod carrier;

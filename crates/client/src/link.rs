@@ -112,7 +112,8 @@ impl AsyncUdpSocket for ControlledSocket {
             ready!(self.poll_rate(cx));
             let slow = self.link.0.receive_rate.load(Relaxed) > 0;
             let most = if slow { 1 } else { bufs.len().min(meta.len()) };
-            let (bufs, meta) = (&mut bufs[..most], &mut meta[..most]);
+            let (bufs, _) = bufs.split_at_mut(most);
+            let (meta, _) = meta.split_at_mut(most);
             let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
             self.charge(meta.iter().take(count).map(|m| m.len).sum());
             if !self.link.0.blackhole.load(Relaxed) && !self.link.loses() {

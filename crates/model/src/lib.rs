@@ -1,6 +1,17 @@
 //! Shared vocabulary of the relay: ids, paths, priorities, codes, limits, the messages between the control plane
 //! and the data plane, and the interface between a session and its transport. No I/O.
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::needless_pass_by_ref_mut,
+        clippy::manual_let_else
+    )
+)]
+#![warn(unused_qualifications, unnameable_types)]
+
 pub mod code;
 pub mod id;
 pub mod limits;

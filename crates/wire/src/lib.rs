@@ -10,6 +10,16 @@
 //! - Versions of all dialects, for code that only names them: [`Version`].
 //! - Features of each version, and those lost between two versions: [`lite::carries`].
 
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::needless_pass_by_ref_mut,
+        clippy::manual_let_else
+    )
+)]
+#![warn(unused_qualifications, unnameable_types)]
 #![forbid(unsafe_code)]
 
 mod body;

@@ -3,6 +3,8 @@
 //! Each request states the result of each verb. A test here checks that each verb is allowed by at least one grant
 //! of each request, so that no listener passes by refusing everything.
 
+#![allow(unused_qualifications, reason = "the table imports the variants, the code names their types")]
+
 use relay_model::{Pattern, Scope};
 use serde_json::{Value, json};
 

@@ -84,6 +84,11 @@ impl SendHalf {
         }
     }
 
+    /// Bytes that the peer's credit for the stream allows.
+    pub(super) fn credit(&self) -> u64 {
+        self.limit.saturating_sub(self.written)
+    }
+
     pub(super) fn has_output(&self) -> bool {
         self.unsent > 0 || self.is_finished
     }

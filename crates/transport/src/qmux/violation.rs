@@ -1,5 +1,7 @@
 //! Protocol violations by the peer.
 
+use relay_model::transport::TransportClosed;
+
 /// Protocol violation, which closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
@@ -24,6 +26,11 @@ mod code {
 }
 
 impl Violation {
+    /// Returns the reason of the session's end.
+    pub(super) fn closed(self) -> TransportClosed {
+        TransportClosed::Lost(self.to_string())
+    }
+
     const fn new(code: u64, what: &'static str) -> Self {
         Self { code, websocket: None, what }
     }

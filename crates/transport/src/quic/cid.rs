@@ -48,9 +48,11 @@ impl ConnectionIdGenerator for CidGenerator {
         for (out, random) in cid.iter_mut().zip(random.as_ref()) {
             *out = *random;
         }
-        cid[0] = steer(cid[0], self.worker, self.workers);
-        let check = self.check_of(&cid[..CHECK]);
-        cid[CHECK..].copy_from_slice(&check);
+        let (head, check) = cid.split_at_mut(CHECK);
+        if let Some(first) = head.first_mut() {
+            *first = steer(*first, self.worker, self.workers);
+        }
+        check.copy_from_slice(&self.check_of(head));
         ConnectionId::new(&cid)
     }
 

@@ -31,7 +31,7 @@ pub mod mtu {
 /// Ack-eliciting threshold requested from peers that support draft-ietf-quic-ack-frequency: fewer
 /// acknowledgements to process, but still several per congestion window.
 const ACK_THRESHOLD: u32 = 10;
-/// Send window in bytes before [`Connection`](super::Connection) sets its valve: an initial congestion window
+/// Send window in bytes before [`QuicConnection`](super::QuicConnection) sets its valve: an initial congestion window
 /// and the valve's slack.
 const FIRST_SEND_WINDOW: u64 = 64 * 1024;
 

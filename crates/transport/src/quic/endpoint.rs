@@ -101,12 +101,7 @@ impl Endpoint {
                 let key = self.key(handle);
                 let Some(conn) = find(&mut self.slots, key) else { return FeedOutcome::Nothing };
                 self.feeding = Some(key);
-                let fed = if conn.takes_datagram() {
-                    conn.feed(event, bytes);
-                    DatagramOutcome::Fed
-                } else {
-                    conn.queue_datagram(event, bytes, self.waiting < WAITING)
-                };
+                let fed = conn.receive(event, bytes, self.waiting < WAITING);
                 self.feeding = None;
                 match fed {
                     DatagramOutcome::Fed => FeedOutcome::Conn(key),
@@ -161,7 +156,7 @@ impl Endpoint {
         let Self { inner, slots, handshakes, waiting, .. } = self;
         let Some(conn) = find(slots, key) else { return ConnPhase::Drained };
         *waiting = waiting.saturating_sub(conn.feed_waiting());
-        while let Some(event) = conn.poll_endpoint_event() {
+        while let Some(event) = conn.link.quic.poll_endpoint_events() {
             // Passed on by `remove`: until then the library must not reuse the handle.
             if event.is_drained() {
                 continue;
@@ -170,8 +165,7 @@ impl Endpoint {
                 conn.feed(reply, 0);
             }
         }
-        conn.advance(now);
-        if conn.validate() {
+        if conn.advance(now) {
             handshakes.leave();
         }
         conn.phase()
@@ -186,8 +180,8 @@ impl Endpoint {
     pub fn remove(&mut self, key: ConnKey) {
         let slot = self.slots.get_mut(key.slot()).filter(|slot| slot.generation == key.generation);
         let Some(conn) = slot.and_then(|slot| slot.conn.take()) else { return };
-        self.waiting = self.waiting.saturating_sub(conn.waiting());
-        if conn.is_unvalidated() {
+        self.waiting = self.waiting.saturating_sub(conn.input.len());
+        if conn.handshake.is_unvalidated() {
             self.handshakes.leave();
         }
         self.live = self.live.saturating_sub(1);

@@ -77,14 +77,14 @@ impl Conn<'_> {
 
     pub(super) fn protocol(&self) -> Option<&'static str> {
         match self {
-            Self::Quic(conn) => conn.protocol(),
+            Self::Quic(conn) => conn.layer().protocol(),
             Self::Stream(stream) => stream.conn.protocol(),
         }
     }
 
     pub(super) fn target(&self) -> Option<&str> {
         match self {
-            Self::Quic(conn) => conn.target(),
+            Self::Quic(conn) => conn.layer().target(),
             Self::Stream(stream) => stream.conn.target(),
         }
     }
@@ -92,7 +92,7 @@ impl Conn<'_> {
     /// Name of the transport for the gate and the log.
     pub(super) fn transport(&self) -> &'static str {
         match self {
-            Self::Quic(conn) if conn.is_webtransport() => "webtransport",
+            Self::Quic(conn) if conn.layer().is_webtransport() => "webtransport",
             Self::Quic(_) => "quic",
             Self::Stream(stream) => stream.pending.conn.transport,
         }
@@ -118,11 +118,11 @@ impl Conn<'_> {
         match self {
             Self::Stream(stream) => stream.pending.conn.clone(),
             Self::Quic(conn) => ConnInfo {
-                version: conn.protocol(),
+                version: conn.layer().protocol(),
                 server_name: conn.server_name(),
                 certificate: conn.peer_certificate().cloned(),
-                origin: conn.origin().map(str::to_owned),
-                target: conn.target().map(str::to_owned),
+                origin: conn.layer().origin().map(str::to_owned),
+                target: conn.layer().target().map(str::to_owned),
                 ..ConnInfo::new(self.transport(), self.remote(), self.local(listens))
             },
         }
@@ -169,7 +169,7 @@ macro_rules! either {
         match $self {
             Conn::Quic($conn) => $call,
             Conn::Stream(stream) => {
-                let $conn: &qmux::Connection = &stream.conn;
+                let $conn: &qmux::QmuxConnection = &stream.conn;
                 $call
             }
         }
@@ -178,7 +178,7 @@ macro_rules! either {
         match $self {
             Conn::Quic($conn) => $call,
             Conn::Stream(stream) => {
-                let $conn: &mut qmux::Connection = &mut stream.conn;
+                let $conn: &mut qmux::QmuxConnection = &mut stream.conn;
                 $call
             }
         }

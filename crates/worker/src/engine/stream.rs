@@ -81,7 +81,7 @@ impl StreamSockets {
 /// Connection over a stream socket, before and after the hand-over of the socket.
 pub(super) struct Socketed {
     pub(super) pending: PendingSession,
-    pub(super) conn: qmux::Connection,
+    pub(super) conn: qmux::QmuxConnection,
     config: qmux::QmuxConfig,
     /// `None` once it was called.
     verdict: Option<AdmissionCallback>,
@@ -101,7 +101,7 @@ impl Socketed {
             rtt: newcomer.conn.rtt,
             ..qmux::QmuxConfig::new(newcomer.framing, newcomer.over)
         };
-        let conn = qmux::Connection::new(config.clone(), now);
+        let conn = qmux::QmuxConnection::new(config.clone(), now);
         Self { pending: newcomer, conn, config, verdict: None, line: None, path_at: now, is_behind: false }
     }
 
@@ -144,7 +144,7 @@ impl Socketed {
         }
         let path = line.path();
         self.config.rtt = path.rtt.or(self.config.rtt);
-        self.conn = qmux::Connection::new(self.config.clone(), now);
+        self.conn = qmux::QmuxConnection::new(self.config.clone(), now);
         self.conn.set_path(path);
         self.path_at = now + PATH_AGE;
         self.line = Some(line);
@@ -224,7 +224,12 @@ fn tell(verdict: AdmissionCallback, what: Result<Admission, RejectReason>) {
 }
 
 /// Reads while the connection wants input, the socket has data, and the share lasts.
-fn receive(line: &mut StreamSocket, conn: &mut qmux::Connection, now: Instant, streams: &mut StreamSockets) {
+fn receive(
+    line: &mut StreamSocket,
+    conn: &mut qmux::QmuxConnection,
+    now: Instant,
+    streams: &mut StreamSockets,
+) {
     let StreamSockets { buffer, left, .. } = streams;
     let mut share = PEER_READ_BYTES.min(*left);
     buffer.resize(READ_BYTES, 0);
@@ -247,7 +252,7 @@ fn receive(line: &mut StreamSocket, conn: &mut qmux::Connection, now: Instant, s
 }
 
 /// Writes to the socket. True: there is more to send, and room.
-fn transmit(line: &mut StreamSocket, conn: &mut qmux::Connection, now: Instant) -> bool {
+fn transmit(line: &mut StreamSocket, conn: &mut qmux::QmuxConnection, now: Instant) -> bool {
     let mut sent = 0;
     loop {
         if !line.flush() {

@@ -1,96 +1,85 @@
-//! Incremental parsing of the input. Stream data is forwarded in the pieces in which it arrives; of other
-//! frames at most one is buffered until it is complete.
+//! Input of a connection: units of the carrier, and the frames in them.
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use relay_model::{
-    SessionCode, limits as model,
+    SessionCode,
     transport::{TransportClosed, TransportEvent},
 };
 
-use super::{CloseCause, Connection, QmuxPhase};
+use super::{
+    CloseCause, QmuxConnection,
+    parser::{CUT, FrameParser, StreamData},
+};
 use crate::qmux::{
-    carrier::CarrierItem,
-    frame::{self, QmuxFrame},
-    limits,
+    carrier::{CarrierItem, CarrierReader},
+    frame::QmuxFrame,
+    params::Parameters,
     violation::Violation,
 };
 
-/// Parser position within the frames.
-#[derive(Debug, Default)]
-pub(super) struct FrameParser {
-    /// Bytes of an incomplete frame.
-    head: Vec<u8>,
-    data: Option<Data>,
-}
-
-/// STREAM frame whose data is being received.
-#[derive(Clone, Copy, Debug)]
-struct Data {
-    id: u64,
-    /// Bytes left; `None`: up to the end of the record or message.
-    left: Option<u64>,
-    fin: bool,
-}
-
-const CUT: Violation = Violation::encoding("frame truncated by the end of its record");
-
-impl Connection {
+impl QmuxConnection {
     /// Handles received bytes of the carrier, after TLS.
     pub fn receive(&mut self, now: Instant, mut bytes: &[u8]) {
-        self.now = now;
-        self.traffic.bytes_in += bytes.len() as u64;
-        self.clock.on_input(now);
-        loop {
-            if self.life == QmuxPhase::Over {
-                return;
-            }
+        self.life.set_now(now);
+        self.traffic.bytes_in = self.traffic.bytes_in.saturating_add(bytes.len() as u64);
+        self.timers.on_input(now);
+        while !self.life.is_over() {
             match self.reader.next(&mut bytes) {
                 Ok(None) => return,
-                Ok(Some(brought)) => {
-                    if let Err(violation) = self.on_brought(brought) {
-                        self.violate(violation);
+                Ok(Some(item)) => {
+                    if let Err(violation) = self.on_item(item) {
+                        self.depart(violation.closed(), &CloseCause::Violation(violation));
                     }
                 }
                 Err(violation) => {
-                    self.violate(violation);
                     // The rest of the input cannot be parsed.
-                    return;
+                    return self.depart(violation.closed(), &CloseCause::Violation(violation));
                 }
             }
         }
     }
 
-    fn on_brought(&mut self, brought: CarrierItem<'_>) -> Result<(), Violation> {
-        self.frames += 1;
-        if let QmuxPhase::Leaving { is_heard, .. } = &mut self.life {
-            *is_heard |= matches!(brought, CarrierItem::Close(_));
+    fn on_item(&mut self, item: CarrierItem<'_>) -> Result<(), Violation> {
+        self.frames = self.frames.saturating_add(1);
+        if self.life.is_leaving(matches!(item, CarrierItem::Close(_))) {
             return Ok(());
         }
-        match brought {
-            CarrierItem::Part(part, is_end) => self.on_part(&part, is_end)?,
-            // Only the most recent ping needs a response (RFC 6455 §5.5.3).
-            CarrierItem::Ping(body) => self.websocket_pong = Some(body),
+        match item {
+            CarrierItem::Part(part, is_end) => {
+                // Moved out, so that the frames that it passes on can change the connection.
+                let mut parser = std::mem::take(&mut self.parser);
+                let result = self.on_part(&mut parser, &part, is_end);
+                self.parser = parser;
+                result?;
+            }
+            CarrierItem::Ping(body) => self.output.websocket_pong(body),
             CarrierItem::Pong => {}
             CarrierItem::Close(code) => {
                 let why = code.map_or_else(
                     || "websocket closed by the peer".to_owned(),
                     |code| format!("websocket closed by the peer with code {code}"),
                 );
-                self.depart(TransportClosed::Lost(why), CloseCause::Nothing);
+                self.depart(TransportClosed::Lost(why), &CloseCause::Nothing);
             }
         }
         Ok(())
     }
 
     /// Parses part of a record, a message, or the sequence of bare frames.
-    fn on_part(&mut self, mut part: &[u8], is_end: bool) -> Result<(), Violation> {
-        while matches!(self.life, QmuxPhase::Opening(_) | QmuxPhase::Ready) {
-            let goes_on = match self.intake.data {
-                Some(data) => self.on_data(data, &mut part, is_end)?,
-                None if part.is_empty() && self.intake.head.is_empty() => false,
-                None => self.on_head(&mut part, is_end)?,
+    fn on_part(&mut self, parser: &mut FrameParser, mut part: &[u8], is_end: bool) -> Result<(), Violation> {
+        let framing = self.framing;
+        while self.life.is_open() {
+            let goes_on = if let Some(piece) = parser.piece(&mut part, is_end) {
+                self.streams.push(piece.id, piece.bytes, piece.fin)?;
+                if !piece.is_whole && is_end {
+                    return Err(CUT);
+                }
+                piece.is_whole
+            } else if part.is_empty() && parser.is_empty() {
+                false
+            } else {
+                parser.frame(framing, &mut part, is_end, |frame| self.on_frame(frame))?
             };
             if !goes_on {
                 break;
@@ -99,100 +88,70 @@ impl Connection {
         Ok(())
     }
 
-    /// Continues a STREAM frame; `false` when `part` is exhausted.
-    fn on_data(&mut self, data: Data, part: &mut &[u8], is_end: bool) -> Result<bool, Violation> {
-        let left = data.left.unwrap_or(u64::MAX);
-        let size = usize::try_from(left).unwrap_or(usize::MAX).min(part.len());
-        let (bytes, rest) = part.split_at(size);
-        *part = rest;
-        let left = data.left.map(|left| left - size as u64);
-        let is_whole = left == Some(0) || (left.is_none() && is_end);
-        self.intake.data = (!is_whole).then_some(Data { left, ..data });
-        self.streams.push(data.id, bytes, is_whole && data.fin)?;
-        if !is_whole && is_end {
-            return Err(CUT);
-        }
-        Ok(is_whole)
-    }
-
-    /// Parses one frame, or the head of a STREAM frame; `false` when `part` is exhausted.
-    fn on_head(&mut self, part: &mut &[u8], is_end: bool) -> Result<bool, Violation> {
-        let mut head = std::mem::take(&mut self.intake.head);
-        let old = head.len();
-        let more = if old == 0 { 0 } else { part.len().min(limits::FRAME_BYTES + limits::HEAD_BYTES) };
-        let (joined, _) = part.split_at(more);
-        head.extend_from_slice(joined);
-        let whole: &[u8] = if old == 0 { part } else { &head };
-        let mut rest = whole;
-        let ends_here = is_end && (old == 0 || more == part.len());
-        let taken = frame::take(self.framing, &mut rest, ends_here)?;
-        let used = whole.len() - rest.len();
-        let Some(frame) = taken else {
-            if ends_here {
-                return Err(CUT);
-            }
-            if whole.len() > limits::FRAME_BYTES + limits::HEAD_BYTES {
-                return Err(Violation::protocol("frame too large"));
-            }
-            if old == 0 {
-                head.extend_from_slice(part);
-            }
-            *part = &[];
-            self.intake.head = head;
-            return Ok(false);
-        };
-        *part = part.split_at(used.saturating_sub(old).min(part.len())).1;
-        self.on_frame(frame)?;
-        Ok(true)
-    }
-
-    fn on_frame(&mut self, frame: QmuxFrame<'_>) -> Result<(), Violation> {
-        self.frames += 1;
-        let is_first = matches!(self.life, QmuxPhase::Opening(_));
+    /// Handles a frame; returns the stream data that follows it, if any.
+    fn on_frame(&mut self, frame: QmuxFrame<'_>) -> Result<Option<StreamData>, Violation> {
+        self.frames = self.frames.saturating_add(1);
+        let is_first = self.life.is_opening();
         match frame {
             QmuxFrame::Idle => {}
             QmuxFrame::Parameters(body) => self.on_parameters(body)?,
-            QmuxFrame::Close { is_application, code, reason } => self.on_close(is_application, code, reason),
+            QmuxFrame::Close { is_application, code, reason } => {
+                self.depart(closed_by_peer(is_application, code, reason), &CloseCause::Nothing);
+            }
             _ if is_first => return Err(Violation::protocol("first frame is not transport parameters")),
             QmuxFrame::Stream { id, offset, size, fin } => {
-                if size.is_none() && matches!(self.reader, crate::qmux::carrier::CarrierReader::Frames) {
+                if size.is_none() && matches!(self.reader, CarrierReader::Frames) {
                     return Err(Violation::encoding("STREAM frame without a length on a byte stream"));
                 }
                 self.streams.begin(id, offset, size)?;
-                self.intake.data = Some(Data { id, left: size, fin });
+                return Ok(Some(StreamData { id, left: size, fin }));
             }
             QmuxFrame::Reset { id, code, size } => self.streams.on_reset(id, code, size)?,
             QmuxFrame::Stop { id, code } => self.streams.on_stop(id, code)?,
-            QmuxFrame::MaxData(max) => self.streams.on_max_data(max),
+            QmuxFrame::MaxData(max) => self.streams.send.on_max_data(max),
             QmuxFrame::MaxStreamData { id, max } => self.streams.on_max_stream_data(id, max)?,
             QmuxFrame::MaxStreams { dir, max } => self.streams.on_max_streams(dir, max),
             // Credit is announced as the reader progresses, whether or not the peer is blocked.
             QmuxFrame::Blocked => {}
             QmuxFrame::StreamsBlocked { dir, limit } => self.streams.on_streams_blocked(dir, limit),
-            QmuxFrame::Ping(sequence) => {
-                if self.pongs.len() == limits::PONGS {
-                    self.pongs.pop_front();
-                }
-                self.pongs.push_back(sequence);
-            }
-            QmuxFrame::Pong(sequence) => self.clock.pong(sequence, self.now),
+            QmuxFrame::Ping(sequence) => self.output.pong(sequence),
+            QmuxFrame::Pong(sequence) => self.timers.pong(sequence, self.life.now()),
             QmuxFrame::Datagram(payload) => {
-                if self.received.is_empty() {
+                if self.datagrams.receive(payload) {
                     self.streams.events.push_back(TransportEvent::Datagram);
                 }
-                self.received.push(Bytes::copy_from_slice(payload), model::DATAGRAM_BUFFER);
             }
+        }
+        Ok(None)
+    }
+
+    /// Handles the peer's transport parameters, its first frame (draft-ietf-quic-qmux-01 §4.2).
+    fn on_parameters(&mut self, body: &[u8]) -> Result<(), Violation> {
+        if !self.life.is_opening() {
+            return Err(Violation::protocol("duplicate transport parameters"));
+        }
+        let peer = Parameters::get(self.framing, body)?;
+        self.timers.limit_idle(peer.idle);
+        self.streams.set_peer(&peer);
+        self.datagrams.set_peer(peer.datagram, peer.record);
+        if self.protocols.agree(&peer.protocols) {
+            self.life.ready();
+        } else {
+            let why = "no protocol in common";
+            self.depart(
+                TransportClosed::Lost(why.to_owned()),
+                &CloseCause::Application(SessionCode::VERSION, why),
+            );
         }
         Ok(())
     }
+}
 
-    fn on_close(&mut self, is_application: bool, code: u64, reason: &[u8]) {
-        let reason = String::from_utf8_lossy(reason).into_owned();
-        let closed = if is_application {
-            TransportClosed::ByPeer(SessionCode(u32::try_from(code).unwrap_or(u32::MAX)), reason)
-        } else {
-            TransportClosed::Lost(format!("closed by the peer's transport with code {code:#x}: {reason}"))
-        };
-        self.depart(closed, CloseCause::Nothing);
+fn closed_by_peer(is_application: bool, code: u64, reason: &[u8]) -> TransportClosed {
+    let reason = String::from_utf8_lossy(reason).into_owned();
+    if is_application {
+        TransportClosed::ByPeer(SessionCode(u32::try_from(code).unwrap_or(u32::MAX)), reason)
+    } else {
+        TransportClosed::Lost(format!("closed by the peer's transport with code {code:#x}: {reason}"))
     }
 }

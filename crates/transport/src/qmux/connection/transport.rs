@@ -4,24 +4,35 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use relay_model::{
-    SessionCode, StreamCode, limits as model,
+    SessionCode, StreamCode,
     transport::{
         DatagramError, Dir, PathStats, ReadError, Stream, Transport, TransportClosed, TransportEvent,
         WriteError,
     },
 };
-use relay_wire::varint;
 
-use super::{CloseCause, Connection, QmuxPhase};
+use super::{CloseCause, QmuxConnection};
 use crate::qmux::QmuxFraming;
 
-impl Transport for Connection {
+impl Transport for QmuxConnection {
     fn poll(&mut self) -> Option<TransportEvent> {
-        self.poll_life()
+        if self.life.is_opening() {
+            return None;
+        }
+        if self.life.take_ready() {
+            return Some(TransportEvent::Ready);
+        }
+        if let Some(event) = self.streams.poll() {
+            return Some(event);
+        }
+        let closed = self.life.take_closed()?;
+        self.streams.forget();
+        self.datagrams.clear_received();
+        Some(TransportEvent::Closed(closed))
     }
 
     fn open(&mut self, dir: Dir, priority: i32) -> Option<Stream> {
-        if self.life != QmuxPhase::Ready {
+        if !self.life.is_ready() {
             return None;
         }
         self.streams.open(dir, priority)
@@ -31,12 +42,12 @@ impl Transport for Connection {
         self.streams.read(stream, max)
     }
 
-    fn write(&mut self, stream: Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
-        self.streams.write(stream, chunks)
+    fn write(&mut self, Stream(id): Stream, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
+        self.streams.send.write(id, chunks)
     }
 
-    fn finish(&mut self, stream: Stream) {
-        self.streams.finish(stream);
+    fn finish(&mut self, Stream(id): Stream) {
+        self.streams.send.finish(id);
     }
 
     fn reset(&mut self, stream: Stream, code: StreamCode) {
@@ -47,50 +58,42 @@ impl Transport for Connection {
         self.streams.stop(stream, code);
     }
 
-    fn set_priority(&mut self, stream: Stream, priority: i32) {
-        self.streams.set_priority(stream, priority);
+    fn set_priority(&mut self, Stream(id): Stream, priority: i32) {
+        self.streams.send.set_priority(id, priority);
     }
 
     fn send_datagram(&mut self, datagram: Bytes) -> Result<(), DatagramError> {
-        match self.max_datagram() {
-            0 => Err(DatagramError::Unsupported),
-            max if datagram.len() > max => Err(DatagramError::TooLarge),
-            _ => {
-                self.datagrams.push(datagram, model::DATAGRAM_QUEUE);
-                Ok(())
-            }
-        }
+        let max = self.max_datagram();
+        self.datagrams.send(datagram, max)
     }
 
     fn recv_datagram(&mut self) -> Option<Bytes> {
-        self.received.pop()
+        self.datagrams.take_received()
     }
 
     fn max_datagram(&self) -> usize {
-        if self.life != QmuxPhase::Ready || self.framing != QmuxFraming::Qmux01 {
+        if !self.life.is_ready() || self.framing != QmuxFraming::Qmux01 {
             return 0;
         }
-        let frame = self.peer_datagram.min(self.peer_record);
-        let payload = frame.saturating_sub(1 + varint::size(frame) as u64);
-        usize::try_from(payload).unwrap_or(usize::MAX).min(model::DATAGRAM_QUEUE / 2)
+        self.datagrams.largest()
     }
 
     fn exempt(&mut self, on: bool) {
-        self.streams.exempt(on);
+        self.streams.send.exempt(on);
     }
 
     /// Prefers the round-trip time of pings, which reach the peer; the kernel's value ends at the next proxy.
     fn stats(&self) -> PathStats {
-        PathStats { rtt: self.clock.rtt().or(self.path.rtt), bitrate: self.path.bitrate }
+        PathStats { rtt: self.timers.rtt().or(self.path.rtt), bitrate: self.path.bitrate }
     }
 
     fn close(&mut self, now: Instant, code: SessionCode, reason: &str) {
-        self.now = now;
-        if matches!(self.life, QmuxPhase::Opening(_) | QmuxPhase::Ready) {
+        self.life.set_now(now);
+        if self.life.is_open() {
             self.streams.forget();
             self.streams.events.clear();
-            self.is_ready_due = false;
+            self.life.take_ready();
         }
-        self.depart(TransportClosed::ByUs, CloseCause::Application(code, reason));
+        self.depart(TransportClosed::ByUs, &CloseCause::Application(code, reason));
     }
 }

@@ -15,8 +15,8 @@ const STREAMS: usize = 32;
 
 struct Session {
     kind: (QmuxFraming, QmuxCarrier),
-    client: Connection,
-    server: Connection,
+    client: QmuxConnection,
+    server: QmuxConnection,
     now: Instant,
     closes: Vec<(bool, TransportClosed)>,
 }
@@ -42,7 +42,7 @@ impl Session {
     fn open(&mut self) {
         for end in [&mut self.client, &mut self.server] {
             // Only the first event is taken here.
-            if end.live_streams() == (0, 0) && end.poll() == Some(TransportEvent::Ready) {
+            if end.streams.live() == (0, 0) && end.poll() == Some(TransportEvent::Ready) {
                 for dir in [Dir::Bi, Dir::Uni] {
                     for _ in 0..STREAMS {
                         end.open(dir, 0);
@@ -52,7 +52,7 @@ impl Session {
         }
     }
 
-    fn receiver(&mut self, dir: &str) -> &mut Connection {
+    fn receiver(&mut self, dir: &str) -> &mut QmuxConnection {
         if dir == "c2r" { &mut self.server } else { &mut self.client }
     }
 

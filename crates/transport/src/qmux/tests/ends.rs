@@ -29,7 +29,7 @@ impl Load {
         Self { bodies: (0..20).map(|n| body(n, rng)).collect(), ..Self::default() }
     }
 
-    fn pump(&mut self, from: &mut Connection, stream: Stream) {
+    fn pump(&mut self, from: &mut QmuxConnection, stream: Stream) {
         let Some(rest) = self.left.get_mut(&stream) else { return };
         while !rest.is_empty() {
             let mut chunks = [rest.split_to(rest.len().min(900)), rest.split_to(rest.len().min(70_000))];
@@ -48,7 +48,7 @@ impl Load {
         self.left.remove(&stream);
     }
 
-    fn send(&mut self, from: &mut Connection) {
+    fn send(&mut self, from: &mut QmuxConnection) {
         while let Some(body) = self.bodies.last() {
             let dir = if body.len().is_multiple_of(2) { Dir::Uni } else { Dir::Bi };
             let Some(stream) = from.open(dir, (body.len() % 3) as i32) else { break };
@@ -70,7 +70,7 @@ impl Load {
         }
     }
 
-    fn receive(&mut self, to: &mut Connection, rng: &mut Rng) {
+    fn receive(&mut self, to: &mut QmuxConnection, rng: &mut Rng) {
         for event in events(to) {
             let stream = match event {
                 TransportEvent::Opened(stream, _) => {
@@ -127,8 +127,8 @@ fn transfer(framing: QmuxFraming, over: QmuxCarrier, seed: u64) {
             }
         }
     }
-    assert_eq!(ends.client.live_streams(), (0, 0), "{framing:?} {over:?} seed {seed}");
-    assert_eq!(ends.server.live_streams(), (0, 0), "{framing:?} {over:?} seed {seed}");
+    assert_eq!(ends.client.streams.live(), (0, 0), "{framing:?} {over:?} seed {seed}");
+    assert_eq!(ends.server.streams.live(), (0, 0), "{framing:?} {over:?} seed {seed}");
     assert_eq!(ends.client.traffic().bytes_out, ends.server.traffic().bytes_in);
     assert_eq!(ends.server.traffic().bytes_out, ends.client.traffic().bytes_in);
 }
@@ -379,7 +379,7 @@ fn a_stop_reaches_the_writer_once_and_is_answered_by_a_reset() {
         ends.server.finish(stream);
         ends.settle();
         assert_eq!(take(&mut ends.client, stream), (vec![], Ok(())));
-        assert_eq!((ends.client.live_streams(), ends.server.live_streams()), ((0, 0), (0, 0)));
+        assert_eq!((ends.client.streams.live(), ends.server.streams.live()), ((0, 0), (0, 0)));
         // Calls on a closed stream have no effect.
         ends.server.stop(stream, StreamCode::CANCEL);
         ends.server.reset(stream, StreamCode::CANCEL);
@@ -444,7 +444,7 @@ fn the_end_of_the_socket_ends_the_session() {
 fn who_says_nothing_is_given_up() {
     // Before the transport parameters.
     let start = Instant::now();
-    let mut alone = Connection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket), start);
+    let mut alone = QmuxConnection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket), start);
     let at = start + model::SETUP_TIMEOUT;
     assert!(alone.timeout().unwrap() <= at);
     alone.handle_timeout(at - MS);
@@ -502,7 +502,7 @@ fn pings_keep_it_alive_and_measure() {
 fn the_round_trip_time_is_there_from_the_start() {
     let config =
         QmuxConfig { rtt: Some(MS * 30), ..QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket) };
-    let mut end = Connection::new(config, Instant::now());
+    let mut end = QmuxConnection::new(config, Instant::now());
     assert_eq!(end.stats().rtt, Some(MS * 30));
     end.set_path(relay_model::transport::PathStats { rtt: None, bitrate: Some(7) });
     assert_eq!((end.stats().rtt, end.stats().bitrate), (Some(MS * 30), Some(7)));

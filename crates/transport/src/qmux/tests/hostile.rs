@@ -10,10 +10,10 @@ use super::*;
 use crate::qmux::{limits, websocket};
 
 /// Creates a server over records that has received its peer's transport parameters.
-fn met() -> (Connection, Instant) {
+fn met() -> (QmuxConnection, Instant) {
     let now = Instant::now();
-    let mut server = Connection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes), now);
-    let mut client = Connection::new(
+    let mut server = QmuxConnection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes), now);
+    let mut client = QmuxConnection::new(
         QmuxConfig { is_client: true, ..QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes) },
         now,
     );
@@ -30,7 +30,7 @@ fn record(frames: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the reason with which the connection was lost.
-fn lost(end: &mut Connection) -> Option<String> {
+fn lost(end: &mut QmuxConnection) -> Option<String> {
     events(end).into_iter().find_map(|event| match event {
         TransportEvent::Closed(TransportClosed::Lost(why)) => Some(why),
         _ => None,
@@ -90,7 +90,8 @@ fn websocket_violation_closes_with_its_close_code() {
     ];
     for (bytes, code) in cases {
         let now = Instant::now();
-        let mut server = Connection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket), now);
+        let mut server =
+            QmuxConnection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket), now);
         server.receive(now, &bytes);
         let out = output(&mut server, now);
         let close = [&[0x88, 2], &code.to_be_bytes()[..]].concat();
@@ -143,7 +144,7 @@ fn stream_violation_ends_the_session() {
 #[test]
 fn first_frame_must_be_transport_parameters() {
     let now = Instant::now();
-    let mut server = Connection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes), now);
+    let mut server = QmuxConnection::new(QmuxConfig::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes), now);
     server.receive(now, &record(&[0x0e, 2, 0, 1, 0]));
     assert_eq!(lost(&mut server).unwrap(), "first frame is not transport parameters");
 }

@@ -21,8 +21,11 @@ fn ready() -> (Pair, ConnKey, ConnKey) {
 fn a_session_is_ready_after_the_handshake() {
     let (mut pair, _, server) = ready();
     let conn = pair.server.conn(server);
-    assert_eq!((conn.phase(), conn.protocol(), conn.target()), (ConnPhase::Ready, Some("moq-lite-05"), None));
-    assert!(!conn.is_webtransport());
+    assert_eq!(
+        (conn.phase(), conn.layer().protocol(), conn.layer().target()),
+        (ConnPhase::Ready, Some("moq-lite-05"), None)
+    );
+    assert!(!conn.layer().is_webtransport());
     assert_eq!(conn.remote(), "10.0.0.1:1000".parse().unwrap(), "canonical");
 }
 
@@ -30,7 +33,7 @@ fn a_session_is_ready_after_the_handshake() {
 fn moq_is_preferred_to_http() {
     let mut pair = Pair::new();
     let (_, server) = pair.connect(&["h3", "moq-lite-05"]);
-    assert_eq!(pair.server.conn(server).protocol(), Some("moq-lite-05"));
+    assert_eq!(pair.server.conn(server).layer().protocol(), Some("moq-lite-05"));
 }
 
 #[test]
@@ -44,8 +47,8 @@ fn the_newest_version_in_common_is_spoken() {
     ] {
         let mut pair = Pair::new();
         let (client, server) = pair.connect(offer);
-        assert_eq!(pair.server.conn(server).protocol(), Some(spoken));
-        assert_eq!(pair.client.conn(client).protocol(), Some(spoken));
+        assert_eq!(pair.server.conn(server).layer().protocol(), Some(spoken));
+        assert_eq!(pair.client.conn(client).layer().protocol(), Some(spoken));
     }
 }
 
@@ -54,7 +57,7 @@ fn versions_that_are_not_to_be_spoken_are_not_offered() {
     let mut pair =
         Pair::speaking(&[relay_wire::lite::Version::V04.into(), relay_wire::lite::Version::V05.into()]);
     let (_, server) = pair.connect(&["moq-lite-06", "moq-lite-05", "moq-lite-04"]);
-    assert_eq!(pair.server.conn(server).protocol(), Some("moq-lite-05"));
+    assert_eq!(pair.server.conn(server).layer().protocol(), Some("moq-lite-05"));
     let refused = pair.dial(&["moq-lite-06", "moq-lite-03"]);
     pair.settle();
     assert!(matches!(pair.client_events(refused)[..], [TransportEvent::Closed(TransportClosed::Lost(_))]));
@@ -265,7 +268,7 @@ fn a_finished_stream_gives_its_place_back() {
         assert_eq!(opened(&pair.server_events(server), Dir::Uni), [stream], "round {round}");
         read_all(pair.server.conn(server), stream).1.unwrap();
     }
-    let allowed = pair.server.conn(server).quic.max_concurrent_streams(quinn_proto::Dir::Uni);
+    let allowed = pair.server.conn(server).link.quic.max_concurrent_streams(quinn_proto::Dir::Uni);
     assert_eq!(allowed, limits::UNI_STREAMS, "no growth for a peer that uses one");
 }
 
@@ -322,7 +325,7 @@ fn the_valve_keeps_little_unsent_and_control_passes() {
     for _ in 0..300 {
         written += fill(pair.server.conn(server), media, usize::MAX).0;
         // The window may have shrunk since the bytes were accepted.
-        peak = peak.max(pair.server.conn(server).quic.congestion_state().window() as usize);
+        peak = peak.max(pair.server.conn(server).link.quic.congestion_state().window() as usize);
         let bound = peak + peak / 4 + 32 * 1024;
         assert!(written - read <= bound, "{} held, {bound} allowed", written - read);
         pair.run(Duration::from_millis(20));
@@ -392,7 +395,7 @@ fn large_sends_leave_in_trains_unless_told_otherwise() {
             assert_eq!(pair.server.train, 1);
         } else {
             assert!(pair.server.train > 4, "{}", pair.server.train);
-            let mtu = usize::from(pair.server.conn(server).quic.current_mtu());
+            let mtu = usize::from(pair.server.conn(server).link.quic.current_mtu());
             assert_eq!(mtu, 1_452, "found by probing");
             assert!(pair.server.train * mtu <= 65_507);
         }

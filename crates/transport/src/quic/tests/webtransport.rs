@@ -149,11 +149,11 @@ fn settings_are_those_browsers_accept() {
 fn a_session_knows_its_target_origin_and_protocol() {
     let mut browser = Browser::ready();
     let conn = browser.relay();
-    assert!(conn.is_webtransport());
-    assert_eq!(conn.protocol(), Some("moq-lite-06"));
+    assert!(conn.layer().is_webtransport());
+    assert_eq!(conn.layer().protocol(), Some("moq-lite-06"));
     // The test's URL type resolves the dot segments before sending.
-    assert_eq!(conn.target(), Some("/room?jwt=a%2Fb"));
-    assert_eq!(conn.origin(), Some("https://app.example"));
+    assert_eq!(conn.layer().target(), Some("/room?jwt=a%2Fb"));
+    assert_eq!(conn.layer().origin(), Some("https://app.example"));
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn the_first_offer_we_speak_is_taken() {
     browser.send_uni(&settings());
     browser.request(&["h3", "moqt-18", "moq-lite-05", "moq-lite-04"]);
     assert_eq!(browser.events(), [TransportEvent::Ready]);
-    assert_eq!(browser.relay().protocol(), Some("moq-lite-05"), "not our newest, the client's first");
+    assert_eq!(browser.relay().layer().protocol(), Some("moq-lite-05"), "not our newest, the client's first");
 }
 
 #[test]
@@ -171,12 +171,12 @@ fn connect_without_protocols_is_accepted_as_moql() {
     browser.send_uni(&settings());
     browser.request(&[]);
     assert_eq!(browser.events(), [TransportEvent::Ready]);
-    assert_eq!(browser.relay().protocol(), Some("moql"));
+    assert_eq!(browser.relay().layer().protocol(), Some("moql"));
     let mut browser = Browser::silent();
     browser.send_uni(&settings());
     browser.request(&["moqt-18", "moql"]);
     assert_eq!(browser.events(), [TransportEvent::Ready]);
-    assert_eq!(browser.relay().protocol(), Some("moql"));
+    assert_eq!(browser.relay().layer().protocol(), Some("moql"));
     // An offer of unsupported protocols only is refused.
     let mut browser = Browser::silent();
     browser.send_uni(&settings());
@@ -191,7 +191,7 @@ fn an_offer_we_are_not_to_speak_is_passed_over() {
     browser.send_uni(&settings());
     browser.request(&["moq-lite-06", "moq-lite-05", "moq-lite-04", "moq-lite-03"]);
     assert_eq!(browser.events(), [TransportEvent::Ready]);
-    assert_eq!(browser.relay().protocol(), Some("moq-lite-04"));
+    assert_eq!(browser.relay().layer().protocol(), Some("moq-lite-04"));
 }
 
 #[test]

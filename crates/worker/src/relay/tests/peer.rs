@@ -13,7 +13,7 @@ use relay_model::{
     Cost, Path, Prefs, TrackName,
     transport::{Dir, Stream, Transport, TransportClosed as Ending, TransportEvent as Heard},
 };
-use relay_transport::qmux::{self, ConnPhase, Connection, QmuxCarrier, QmuxFraming};
+use relay_transport::qmux::{self, ConnPhase, QmuxCarrier, QmuxConnection, QmuxFraming};
 use relay_wire::{
     MessageBuf,
     lite::{self, BidiType, Message, UniType},
@@ -138,7 +138,7 @@ pub(super) fn verdict(relay: &Relay, pending: PendingSession) -> Result<Admissio
 
 pub(super) struct Peer {
     pub(super) session: SessionId,
-    conn: Connection,
+    conn: QmuxConnection,
     socket: Box<dyn Duplex>,
     tls: Option<rustls::ClientConnection>,
     unsent: Vec<u8>,
@@ -178,7 +178,7 @@ impl Peer {
             mask_seed: 7,
             ..qmux::QmuxConfig::new(QmuxFraming::Qmux01, over)
         };
-        let conn = Connection::new(config, Instant::now());
+        let conn = QmuxConnection::new(config, Instant::now());
         Self {
             session,
             conn,

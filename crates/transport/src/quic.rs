@@ -30,7 +30,7 @@ mod webtransport;
 use std::net::{IpAddr, SocketAddr};
 
 pub use config::{ConfigError, Congestion, OutgoingConfig, QuicConfig, QuicTuning, certificate, mtu};
-pub use connection::QuicConnection;
+pub use connection::{QuicConnection, SessionLayer};
 pub use endpoint::{ConnectError, Endpoint};
 pub use quinn_proto::EcnCodepoint as Ecn;
 pub use relay_wire::Version;

@@ -1,17 +1,17 @@
 //! Streams over one ordered byte carrier: qmux (draft-ietf-quic-qmux-00 and 01) and the legacy `webtransport`
 //! framing, over WebSocket, TCP and Unix sockets. Sans-IO: bytes in, bytes out, no socket and no clock.
 //!
-//! A worker's turn with a [`Connection`]:
+//! A worker's turn with a [`QmuxConnection`]:
 //!
-//! 1. While [`Connection::wants_input`], read the socket and pass the bytes to [`Connection::receive`]; at
-//!    its end or failure, call [`Connection::end_of_input`]. Otherwise leave the socket unread, which makes
+//! 1. While [`QmuxConnection::wants_input`], read the socket and pass the bytes to [`QmuxConnection::receive`]; at
+//!    its end or failure, call [`QmuxConnection::end_of_input`]. Otherwise leave the socket unread, which makes
 //!    the peer wait.
-//! 2. When [`Connection::timeout`] is due, [`Connection::handle_timeout`].
-//! 3. Check [`Connection::phase`]: at `Ready` create a session, which polls and writes
+//! 2. When [`QmuxConnection::timeout`] is due, [`QmuxConnection::handle_timeout`].
+//! 3. Check [`QmuxConnection::phase`]: at `Ready` create a session, which polls and writes
 //!    ([`relay_model::transport::Transport`]).
-//! 4. While the socket is writable, call [`Connection::transmit`] and write. Keep bytes that the socket did
+//! 4. While the socket is writable, call [`QmuxConnection::transmit`] and write. Keep bytes that the socket did
 //!    not accept and write them before the next `transmit`, so that the order of groups is decided late.
-//! 5. If [`Connection::has_event`] is then true, let the session poll again (sending made room), and continue
+//! 5. If [`QmuxConnection::has_event`] is then true, let the session poll again (sending made room), and continue
 //!    with 4.
 //! 6. At `Closed` flush, then shut down writing and keep reading (the input is discarded), so that the close
 //!    arrives. At `Drained` drop the connection and close the socket.
@@ -35,7 +35,7 @@ mod violation;
 mod websocket;
 
 pub use config::QmuxConfig;
-pub use connection::Connection;
+pub use connection::QmuxConnection;
 
 pub use crate::quic::{ConnPhase, ConnTraffic};
 

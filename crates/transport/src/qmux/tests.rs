@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Connection, QmuxCarrier, QmuxConfig, QmuxFraming};
+use super::{QmuxCarrier, QmuxConfig, QmuxConnection, QmuxFraming};
 
 const MS: Duration = Duration::from_millis(1);
 /// All valid combinations.
@@ -34,8 +34,8 @@ impl Rng {
 
 /// A client and a server, and the bytes between them.
 struct Ends {
-    client: Connection,
-    server: Connection,
+    client: QmuxConnection,
+    server: QmuxConnection,
     now: Instant,
     rng: Rng,
     /// Bytes in flight to the server and to the client.
@@ -51,8 +51,8 @@ impl Ends {
     fn of(client: QmuxConfig, server: QmuxConfig, seed: u64) -> Self {
         let now = Instant::now();
         Self {
-            client: Connection::new(client, now),
-            server: Connection::new(server, now),
+            client: QmuxConnection::new(client, now),
+            server: QmuxConnection::new(server, now),
             now,
             rng: Rng(seed),
             wires: [Vec::new(), Vec::new()],
@@ -115,16 +115,16 @@ impl Ends {
     }
 }
 
-fn events(end: &mut Connection) -> Vec<TransportEvent> {
+fn events(end: &mut QmuxConnection) -> Vec<TransportEvent> {
     std::iter::from_fn(|| end.poll()).collect()
 }
 
-fn put(end: &mut Connection, stream: Stream, bytes: &[u8]) -> Result<usize, WriteError> {
+fn put(end: &mut QmuxConnection, stream: Stream, bytes: &[u8]) -> Result<usize, WriteError> {
     end.write(stream, &mut [Bytes::copy_from_slice(bytes)])
 }
 
 /// Reads all available data; returns it with the end of the stream or the read error.
-fn take(end: &mut Connection, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
+fn take(end: &mut QmuxConnection, stream: Stream) -> (Vec<u8>, Result<(), ReadError>) {
     let mut got = Vec::new();
     loop {
         match end.read(stream, 5_000) {
@@ -136,7 +136,7 @@ fn take(end: &mut Connection, stream: Stream) -> (Vec<u8>, Result<(), ReadError>
 }
 
 /// Returns all pending output of an end.
-fn output(end: &mut Connection, now: Instant) -> Vec<u8> {
+fn output(end: &mut QmuxConnection, now: Instant) -> Vec<u8> {
     let mut out = Vec::new();
     while end.transmit(now, 100_000, &mut out) > 0 {}
     out.concat()
