@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use moq_relay::certificate::{CertificateStore, Watcher};
+use relay_certificate::{CertificateStore, Watcher};
 use relay_client::quinn::{
     self,
     crypto::rustls::QuicClientConfig,

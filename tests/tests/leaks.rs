@@ -40,7 +40,7 @@ fn announce(client: &Client, at: usize) -> Vec<Broadcast> {
 fn a_thousand_sessions_with_a_hundred_paths_each_leave_nothing() {
     run(170, async {
         // Each session needs a socket.
-        moq_relay::limits::rlimit::raise().expect("open files");
+        relay_host::limits::rlimit::raise().expect("open files");
         let mut relay = Process::start("the_relay");
         let config = ClientConfig {
             tuning: Tuning { mtu_discovery: false, ..Tuning::default() },

@@ -4,9 +4,12 @@
 //! describes each key. All layers are checked, including values that a stronger layer overrides: unknown keys, values
 //! of the wrong kind and options that cannot be enforced are all reported together, with their positions.
 
+pub mod account;
+mod diagnostic;
 mod file;
 mod hint;
 mod kind;
+pub mod listeners;
 mod problem;
 mod resolve;
 mod rules;
@@ -34,6 +37,7 @@ use relay_worker::{QuicTuning, Takeover};
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
+pub use diagnostic::Diagnostic;
 pub use problem::{ConfigLoadError, LocatedProblem, Problem};
 pub use resolve::{Resolution, SettingOverrides, Warning};
 pub use rules::may_be_plain;

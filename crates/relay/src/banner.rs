@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use crate::certificate::Fingerprint;
+use relay_certificate::Fingerprint;
 
 /// The text for standard output.
 pub struct Banner {
@@ -77,7 +77,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::certificate::Identity;
+    use relay_certificate::Identity;
 
     fn banner(address: &str) -> String {
         let fingerprint =

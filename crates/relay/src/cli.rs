@@ -1,5 +1,8 @@
 //! The command line.
 
+mod check;
+mod demo;
+mod doctor;
 mod run;
 
 use std::{
@@ -11,9 +14,12 @@ use std::{
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub use check::check;
+pub use demo::run as demo;
+pub use doctor::{DoctorArgs, run as doctor};
 pub use run::RunArgs;
 
-use crate::{doctor, token};
+use crate::token;
 
 /// Largest edit distance at which a verb is suggested.
 const SLIP: usize = 2;
@@ -56,7 +62,7 @@ pub enum Verb {
     /// Checks the machine, the configuration, the certificate and the port, and reports problems
     ///
     /// Ends with 0 if a relay can run (warnings included), with 1 if something keeps it from that.
-    Doctor(doctor::DoctorArgs),
+    Doctor(DoctorArgs),
 
     /// Makes keys, and signs, verifies and shows tokens
     Token {

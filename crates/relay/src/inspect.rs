@@ -3,15 +3,13 @@
 use std::{sync::Arc, time::SystemTime};
 
 use relay_http::status::{Figure, Memory, RelayFacts};
+use relay_host::limits::memory::{Gauge, Reading};
 
-use crate::{
-    limits::memory::{Gauge, Reading},
-    log,
-};
+use crate::log;
 
 /// Builds the facts for [`relay_http::status::Status`]. `name`: name of this relay; `fingerprint`: hex fingerprint
 /// of the current certificate, where browsers need it; `memory`: memory of this machine; `figures`: figures for
-/// `/metrics`; `drain`: [`crate::signals::StopReasons::asker`].
+/// `/metrics`; `drain`: [`relay_host::signals::StopReasons::asker`].
 pub fn about(
     name: &str,
     fingerprint: Arc<dyn Fn() -> Option<String> + Send + Sync>,

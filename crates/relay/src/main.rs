@@ -14,11 +14,11 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use moq_relay::{
     cli::{self, Cli, Verb},
-    diagnostics,
     log::{self, LogOutput, note},
 };
 use relay_cli::{Exit, Failure};
 use relay_config::Format;
+use relay_host::diagnostics;
 use tracing::level_filters::LevelFilter;
 
 #[cfg(feature = "mimalloc")]
@@ -36,10 +36,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.verb {
         None => ended(moq_relay::run(&cli.run).map(|()| true)),
-        Some(Verb::Demo(args)) => ended(moq_relay::demo(&args).map(|()| true)),
-        Some(Verb::Check(args)) => moq_relay::check(&args),
+        Some(Verb::Demo(args)) => ended(cli::demo(&args).map(|()| true)),
+        Some(Verb::Check(args)) => cli::check(&args),
         Some(Verb::Token { verb }) => moq_relay::token::run(&verb),
-        Some(Verb::Doctor(args)) => ended(moq_relay::doctor::run(&args)),
+        Some(Verb::Doctor(args)) => ended(cli::doctor(&args)),
         // Clients log directly, so that lines stay in order with their output.
         Some(verb) => match log::init(Some(LevelFilter::WARN), Format::Text, LogOutput::Direct) {
             Ok(()) => left(client(&verb)),

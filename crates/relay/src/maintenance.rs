@@ -5,18 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_worker::{Relay, RelayCounts};
-use tracing::{debug, error, info, warn};
-
-use crate::{
-    certificate::Watcher,
+use relay_certificate::Watcher;
+use relay_host::{
     limits::{
         memory::{Gauge, Reading},
         payload::Watch,
     },
-    log,
     notify::Notify,
 };
+use relay_worker::{Relay, RelayCounts};
+use tracing::{debug, error, info, warn};
+
+use crate::log;
 
 /// Interval of memory readings.
 const TICK: Duration = Duration::from_millis(500);

@@ -2,8 +2,7 @@
 
 use std::{
     io::{self, Write},
-    net::{Ipv6Addr, SocketAddr, UdpSocket},
-    num::NonZeroUsize,
+    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     thread,
@@ -11,30 +10,33 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use relay_access::Access;
 use relay_auth::Policy;
-use relay_model::{Hop, Path, Scope, SessionCode, limits};
-use relay_worker::{Relay, RelayOptions, RunError, StateLimits};
-use tracing::{info, level_filters::LevelFilter, warn};
-
-use crate::{
-    banner::Banner,
-    certificate::{CertificateEvent, CertificateStore, Fingerprint, Watcher, made_for},
-    cli::RunArgs,
-    diagnostics::{self, Diagnostic, is_without_ipv6},
+use relay_certificate::{CertificateEvent, CertificateStore, Fingerprint, Watcher, made_for};
+use relay_config::{Config, Credentials, Tls};
+use relay_host::{
+    diagnostics::{self, Diagnostic},
     doctor::{reading::Files, verdict},
     limits::{
         memory::{self, Gauge},
         payload::{Plan, Watch},
         rlimit,
     },
-    log::{self, LogOutput},
-    maintenance::Maintenance,
+    machine::{has_ipv6_sockets, workers},
     notify::Notify,
     signals::{Reason, StopReasons},
+};
+use relay_model::{Hop, Path, Scope, SessionCode};
+use relay_worker::{Relay, RelayOptions, RunError, StateLimits};
+use tracing::{info, level_filters::LevelFilter, warn};
+
+use crate::{
+    banner::Banner,
+    cli::RunArgs,
+    log::{self, LogOutput},
+    maintenance::Maintenance,
     web::WebServer,
 };
-use relay_access::Access;
-use relay_config::{Config, Credentials, Tls};
 
 /// Time beyond the drain window that the service manager is asked for.
 const ENDING: Duration = Duration::from_secs(5);
@@ -172,11 +174,6 @@ fn configuration(args: &RunArgs, level: LevelFilter) -> Result<Config> {
     Ok(config)
 }
 
-/// Whether the kernel supports IPv6 sockets, which it does even with `disable_ipv6`.
-pub(crate) fn has_ipv6_sockets() -> bool {
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).map_or_else(|error| !is_without_ipv6(&error), |_| true)
-}
-
 fn raise_file_limit() {
     if let Err(error) = rlimit::raise() {
         warn!(%error, "cannot raise the limit on open files to the hard one");
@@ -241,16 +238,6 @@ fn start(
     let relay =
         Relay::start(options).map_err(|error| -> Diagnostic { diagnostics::start(&error, workers) })?;
     Ok((Arc::new(relay), access))
-}
-
-/// Number of workers: as configured, or one per core, at most as many as connection ids can address.
-pub(crate) fn workers(config: &Config) -> usize {
-    config.workers.map_or_else(cores, |workers| usize::from(workers.get())).min(limits::WORKERS)
-}
-
-/// Number of cores that this process may use.
-pub(crate) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Draws a random hop id.

@@ -16,9 +16,10 @@ use std::{
 use anyhow::Result;
 use clap::Subcommand;
 use relay_auth::Expected;
+use relay_host::diagnostics;
 use relay_model::{Path, Pattern};
 
-use crate::{diagnostics, log::note};
+use crate::log::note;
 
 pub use generate::GenerateArgs;
 pub(crate) use show::TokenReport;

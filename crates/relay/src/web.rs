@@ -9,19 +9,19 @@ use relay_http::{
     status::{self, Status},
     tls,
 };
+use relay_certificate::{CertificateEvent, CertificateStore, Watcher};
+use relay_config::{Config, Tls};
+use relay_host::{
+    diagnostics::{self, Diagnostic},
+    limits::{memory::Gauge, rlimit},
+    machine,
+    signals::StopReasons,
+};
 use relay_worker::{Clients, Relay, RunError, Version};
 use rustls::server::ResolvesServerCert;
 use tracing::{info, warn};
 
-use crate::{
-    certificate::{CertificateEvent, CertificateStore, Watcher},
-    diagnostics::{self, Diagnostic},
-    inspect,
-    limits::{memory::Gauge, rlimit},
-    serve,
-    signals::StopReasons,
-};
-use relay_config::{Config, Tls};
+use crate::inspect;
 
 /// ALPN of HTTPS.
 const HTTP: &str = "http/1.1";
@@ -98,7 +98,7 @@ impl WebServer {
         options.hosts = config.hosts();
         options.internal_hosts = config.internal_hosts();
         options.proxies = Proxies::new(config.proxies());
-        options.connections = rlimit::sockets(serve::workers(config)).http;
+        options.connections = rlimit::sockets(machine::workers(config)).http;
         options.tcp = match web.tcp {
             Some(address) if web.tcp_tls => {
                 let server = tls::server(certificates.resolver(), certificates.clients(), &[]);

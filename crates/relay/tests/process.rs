@@ -11,15 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relay_client::{Client, ClientConfig, Closed, Code};
-use relay_model::SessionCode;
-use rustix::process::Signal;
-use tempfile::TempDir;
-
 use common::{
     PATIENCE, Running, file, free_address, relay, run,
     site::{Site, key, token},
 };
+use relay_client::{Client, ClientConfig, Closed, Code};
+use relay_model::SessionCode;
+use rustix::process::Signal;
+use tempfile::TempDir;
 
 /// Runs a relay that is expected to refuse to start; returns its status and standard error.
 fn refused(command: &mut Command) -> (Option<i32>, String) {
@@ -119,7 +118,7 @@ fn key_and_certificate_files_may_begin_with_a_byte_order_mark() {
     let [cert_file, key_file] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
     fs::write(&cert_file, format!("\u{feff}{}", cert.pem().replace('\n', "\r\n"))).unwrap();
     fs::write(&key_file, format!("\u{feff}{}", pair.serialize_pem())).unwrap();
-    moq_relay::certificate::Identity::load(&cert_file, &key_file).unwrap();
+    relay_certificate::Identity::load(&cert_file, &key_file).unwrap();
 }
 
 #[test]
