@@ -46,8 +46,8 @@ const EDGES: &[(&str, &[&str])] = &[
     // is not on both ends of a test.
     ("relay-client", &["relay-model", "relay-wire"]),
     ("relay-load", &["relay-model", "relay-wire", "relay-client"]),
-    // The verbs are clients of any relay and use no relay internals.
-    ("relay-cli", &["relay-model", "relay-client", "relay-load"]),
+    // The verbs are clients of any relay, or work on keys and tokens; they use no relay internals.
+    ("relay-cli", &["relay-model", "relay-auth", "relay-client", "relay-load"]),
     // The HTTP side reads state from the crates that hold it.
     (
         "relay-http",
@@ -65,7 +65,23 @@ const EDGES: &[(&str, &[&str])] = &[
     ("relay-config", &["relay-model", "relay-auth", "relay-worker", "relay-http"]),
     // The gate that the worker asks: reads keys and asks servers, so that `relay-auth` does neither.
     ("relay-access", &["relay-model", "relay-auth", "relay-worker", "relay-http", "relay-config"]),
-    // The binary wires up the worker's parts; it handles no wire format.
+    // Certificates as the configuration names them, for the TLS settings of the worker.
+    ("relay-certificate", &["relay-worker", "relay-config"]),
+    // Explains why a start fails or would fail, so it tries what each part needs of the machine, and makes a handshake
+    // with the relay's own port, as any client does.
+    (
+        "relay-host",
+        &[
+            "relay-model",
+            "relay-worker",
+            "relay-http",
+            "relay-client",
+            "relay-config",
+            "relay-certificate",
+            "relay-access",
+        ],
+    ),
+    // The binary wires up the parts; it handles no wire format.
     (
         "moq-relay",
         &[
@@ -80,8 +96,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "relay-http",
             "relay-config",
             "relay-access",
-            // Handshakes with the relay's own port, as by any client.
-            "relay-client",
+            "relay-certificate",
+            "relay-host",
             "relay-cli",
         ],
     ),
@@ -95,15 +111,19 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("quinn", &["relay-client"]),
     ("qmux", &["relay-client"]),
     ("web-transport-trait", &["relay-client"]),
-    ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-http", "relay-access", "moq-relay"]),
+    ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-http", "relay-access", "relay-host"]),
     ("axum", &["relay-http"]),
     // One side serves, the other queries auth servers.
     ("hyper", &["relay-http", "relay-access"]),
     ("tokio-rustls", &["relay-http", "relay-client", "relay-access"]),
     ("tungstenite", &["relay-transport"]),
     ("web-transport-proto", &["relay-transport", "relay-client"]),
-    ("rcgen", &["moq-relay"]),
+    ("rcgen", &["relay-certificate"]),
     ("toml", &["relay-config"]),
+    ("x509-cert", &["relay-certificate", "relay-transport"]),
+    ("procfs-core", &["relay-host"]),
+    ("sd-notify", &["relay-host"]),
+    ("signal-hook", &["relay-host"]),
 ];
 
 /// Never in the build: there is one crypto provider (aws-lc-rs) and one TLS library (rustls).

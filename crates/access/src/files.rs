@@ -16,6 +16,7 @@ use std::{
 };
 
 use relay_auth::{Key, KeyId, Keys};
+use thiserror::Error;
 use tracing::{info, warn};
 
 use super::{AccessError, LocalPolicy, log_once::LogOnce};
@@ -27,6 +28,11 @@ const PERIOD: Duration = Duration::from_millis(400);
 const TICK: Duration = Duration::from_secs(3);
 /// Largest file that is read, bytes: room for a set with the maximum number of keys.
 const FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Failure to use a key file or folder; names the cause.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub(super) struct KeyFileError(String);
 
 /// Location of the keys.
 #[derive(Clone, Debug)]
@@ -47,7 +53,7 @@ impl KeyWatcher {
     /// Reads the keys, and starts polling for changes.
     pub(super) fn start(source: KeySource, known: Arc<LocalPolicy>) -> Result<Self, AccessError> {
         let mut shelf = KeyFiles::new(source);
-        shelf.open().map_err(AccessError::Keys)?;
+        shelf.open().map_err(|error| AccessError::Keys(error.to_string()))?;
         let keys = shelf.keys();
         if keys.is_empty() {
             warn!("{}: there is no key yet: every token is refused", shelf.place().display());
@@ -74,7 +80,7 @@ pub(super) fn all(source: KeySource) -> io::Result<Vec<PathBuf>> {
 
 /// First error that would keep a relay from starting with these keys.
 pub(super) fn startup_error(source: KeySource) -> Option<String> {
-    KeyFiles::new(source).open().err()
+    KeyFiles::new(source).open().err().map(|error| error.to_string())
 }
 
 /// Key files with their last usable contents.
@@ -120,10 +126,10 @@ impl KeyFiles {
     }
 
     /// Reads all files at the start. A listed file that cannot be used is an error; one in a folder, a warning.
-    fn open(&mut self) -> Result<(), String> {
+    fn open(&mut self) -> Result<(), KeyFileError> {
         let files = self.list().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => format!("there is no folder {}", self.place().display()),
-            _ => format!("{}: {error}", self.place().display()),
+            io::ErrorKind::NotFound => KeyFileError(format!("there is no folder {}", self.place().display())),
+            _ => KeyFileError(format!("{}: {error}", self.place().display())),
         })?;
         for file in files {
             match (self.read(&file), &self.source) {
@@ -136,7 +142,9 @@ impl KeyFiles {
                     }
                     self.files.insert(file, held);
                 }
-                (Err(what), KeySource::Files(_)) => return Err(format!("{}: {what}", file.display())),
+                (Err(what), KeySource::Files(_)) => {
+                    return Err(KeyFileError(format!("{}: {what}", file.display())));
+                }
                 // One bad file must not lock out everybody else.
                 (Err(what), KeySource::Folder(_)) => {
                     warn!("{}: {what}: its tokens are refused", file.display())
@@ -217,7 +225,7 @@ impl KeyFiles {
         Ok(files)
     }
 
-    fn read(&self, file: &Path) -> Result<KeyFile, String> {
+    fn read(&self, file: &Path) -> Result<KeyFile, KeyFileError> {
         let is_folder = matches!(self.source, KeySource::Folder(_));
         read(file, name(file).filter(|_| is_folder))
     }
@@ -254,29 +262,30 @@ fn stamp(file: &Path) -> io::Result<(FileStamp, u32)> {
     Ok((stamp, found.mode()))
 }
 
-fn read(file: &Path, name: Option<KeyId>) -> Result<KeyFile, String> {
+fn read(file: &Path, name: Option<KeyId>) -> Result<KeyFile, KeyFileError> {
+    let text_of = |error: &dyn std::fmt::Display| KeyFileError(error.to_string());
     let (stamp, mode) = stamp(file).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            "there is no such file; `moq-relay token generate` makes keys (a relative path \
-                                    starts where the relay is started)"
-                .to_owned()
-        }
-        _ => error.to_string(),
+        io::ErrorKind::NotFound => KeyFileError(
+            "there is no such file; `moq-relay token generate` makes keys (a relative path starts where the relay is \
+             started)"
+                .to_owned(),
+        ),
+        _ => text_of(&error),
     })?;
     let settled = stamp.is_unchanged_since(SystemTime::now());
     if stamp.bytes > FILE_BYTES {
-        return Err(format!("it is larger than {FILE_BYTES} bytes"));
+        return Err(KeyFileError(format!("it is larger than {FILE_BYTES} bytes")));
     }
-    let text = without_mark(fs::read_to_string(file).map_err(|error| error.to_string())?);
+    let text = without_mark(fs::read_to_string(file).map_err(|error| text_of(&error))?);
     let (keys, faults) = match name {
         // In a folder the file name determines the `kid`, as deployed relays look keys up.
         Some(id) => {
             let mut keys = Keys::new();
-            let key = Key::parse(text.trim()).map_err(|error| error.to_string())?;
-            keys.insert_as(id, key).map_err(|error| error.to_string())?;
+            let key = Key::parse(text.trim()).map_err(|error| text_of(&error))?;
+            keys.insert_as(id, key).map_err(|error| text_of(&error))?;
             (keys, Vec::new())
         }
-        None => Keys::parse(text.trim()).map_err(|error| error.to_string())?,
+        None => Keys::parse(text.trim()).map_err(|error| text_of(&error))?,
     };
     for (at, fault) in faults {
         warn!("{}: key {at} of the set: {fault}: its tokens are refused", file.display());

@@ -25,6 +25,7 @@ use std::{
 };
 
 use relay_auth::{Keys, Permit, Policy, Refusal};
+use relay_config::{Auth, Credentials, KeyDir};
 use relay_http::Origins;
 use relay_model::SessionCode;
 use relay_worker::{AdmissionRequest, Denial, Gate, GateAnswer, SessionControl, SessionEnded};
@@ -32,7 +33,7 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
-use relay_config::{Auth, Credentials, KeyDir};
+use remote::KeyLayout;
 
 /// Transports whose requests name a host; a browser may use any of them for the same URL.
 const NAMED: [&str; 3] = ["webtransport", "websocket", "http"];
@@ -169,10 +170,10 @@ impl Access {
                 AuthBackend::Nobody
             }
             Credentials::Dir(KeyDir::Remote(url)) => {
-                AuthBackend::Keys(remote::Keyring::start((url, false), refresh, http, to, on))
+                AuthBackend::Keys(remote::Keyring::start(url, KeyLayout::Unknown, refresh, http, to, on))
             }
             Credentials::Jwks(url) => {
-                AuthBackend::Keys(remote::Keyring::start((url, true), refresh, http, to, on))
+                AuthBackend::Keys(remote::Keyring::start(url, KeyLayout::Set, refresh, http, to, on))
             }
             Credentials::Server(url) => {
                 AuthBackend::Server(server::AuthServer::start(url, node, http, to, on))

@@ -55,7 +55,7 @@ pub(super) struct Keyring {
 
 /// Layout of the server's keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum KeyLayout {
+pub(super) enum KeyLayout {
     /// Not known yet: the URL itself has answered no set, and no key was found below it.
     #[default]
     Unknown,
@@ -94,15 +94,15 @@ enum KeyLookup {
 }
 
 impl Keyring {
-    /// Starts refreshing the keys. `is_set`: the URL is that of a key set; any other answer is an error.
+    /// Starts refreshing the keys at `url`. With [`KeyLayout::Set`] any answer that is no key set is an error.
     pub(super) fn start(
-        (url, is_set): (Url, bool),
+        url: Url,
+        shape: KeyLayout,
         refresh: Duration,
         http: Http,
         known: Arc<LocalPolicy>,
         on: &Handle,
     ) -> Arc<Self> {
-        let shape = if is_set { KeyLayout::Set } else { KeyLayout::Unknown };
         let keyring = Arc::new(Self {
             url,
             http,

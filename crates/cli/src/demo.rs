@@ -9,10 +9,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use anstyle::{AnsiColor, Reset, Style};
 use relay_client::{Certs, Client, ClientConfig, Prefs, Track, TrackInfo};
 use tokio::time::{Instant, sleep_until};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    terminal::{ERASE_REST, HOME},
+};
 
 /// Path of the broadcast.
 pub const BROADCAST: &str = "demo/clock";
@@ -27,6 +31,18 @@ const FPS: u64 = 10;
 const SAMPLES: usize = 4_096;
 const WIDTH: u64 = 64;
 const HEIGHT: u64 = 16;
+/// Colours of the bars, from left to right.
+const BARS: [AnsiColor; 8] = [
+    AnsiColor::White,
+    AnsiColor::Cyan,
+    AnsiColor::Magenta,
+    AnsiColor::Blue,
+    AnsiColor::Yellow,
+    AnsiColor::Green,
+    AnsiColor::Red,
+    AnsiColor::Black,
+];
+const BAR_COUNT: u64 = BARS.len() as u64;
 
 /// Counters of the subscriber.
 #[derive(Debug, Default)]
@@ -214,19 +230,20 @@ fn utc(unix_us: u64) -> String {
 /// Draws colour bars with a moving dot, over the previous picture.
 fn picture(number: u64, time: &str) -> String {
     let mut out = String::with_capacity(2_048);
-    out.push_str("\x1b[H");
+    out.push_str(HOME);
     let bounce = |at: u64, size: u64| (at % (2 * size)).min(2 * size - 1 - at % (2 * size));
     let (x, y) = (bounce(number, WIDTH), bounce(number / 2, HEIGHT));
     for row in 0..HEIGHT {
-        for bar in 0..8 {
-            out.push_str(&format!("\x1b[4{}m", 7 - bar));
-            for column in bar * WIDTH / 8..(bar + 1) * WIDTH / 8 {
+        for (bar, colour) in (0..).zip(BARS) {
+            let style = Style::new().bg_color(Some(colour.into()));
+            out.push_str(&style.to_string());
+            for column in bar * WIDTH / BAR_COUNT..(bar + 1) * WIDTH / BAR_COUNT {
                 out.push_str(if (column, row) == (x, y) { "\u{25cf}" } else { " " });
             }
         }
-        out.push_str("\x1b[0m\x1b[K\r\n");
+        out.push_str(&format!("{Reset}{ERASE_REST}\r\n"));
     }
-    out.push_str(&format!("{time}  frame {number}\x1b[K\r\n"));
+    out.push_str(&format!("{time}  frame {number}{ERASE_REST}\r\n"));
     out
 }
 

@@ -1,4 +1,5 @@
-//! Command-line clients of any moq-lite relay: publish, subscribe, list, fetch, load.
+//! Verbs of the command line that need no relay of this process: clients of any moq-lite relay (publish, subscribe, list,
+//! fetch, load), and the work on keys and tokens.
 //!
 //! - Data goes to standard output, everything else to standard error.
 //! - A verb ends with an [`Exit`] code, or with a [`Failure`], which has a message for the person at the terminal.
@@ -22,6 +23,8 @@ mod progress;
 mod publish;
 mod stop;
 mod subscribe;
+pub mod terminal;
+pub mod token;
 mod track;
 
 use std::{future::Future, time::Duration};

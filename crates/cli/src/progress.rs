@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::terminal::RESTART_LINE;
+
 /// Time before the progress line appears, and between its updates.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -59,14 +61,14 @@ impl Progress {
             bytes(self.bytes as f64),
             bytes(rate)
         );
-        let _ = write!(io::stderr().lock(), "\r\x1b[K{line}");
+        let _ = write!(io::stderr().lock(), "{RESTART_LINE}{line}");
         (self.shown, self.shown_bytes, self.is_shown) = (Instant::now(), self.bytes, true);
     }
 
     /// Erases the line, so that other text can be printed.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.is_shown) {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+            let _ = write!(io::stderr().lock(), "{RESTART_LINE}");
         }
     }
 }

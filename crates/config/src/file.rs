@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    Position, Problem, Source, hint,
+    InvalidValue, Position, Problem, Source, hint,
     table::{self, Entry},
 };
 
@@ -71,14 +71,16 @@ impl TomlReader<'_> {
         }
         match (table::find(&key), plain(value)) {
             (None, value) if table::is_section(&key) => {
-                let value = value.map_or_else(|why| why, |value| value.to_string());
+                let value = value.map_or_else(|why| why.0, |value| value.to_string());
                 self.content.problems.push((at, Problem::NoSection { key, value }));
             }
             (None, _) => {
                 let hint = hint::key(&key);
                 self.content.problems.push((key_at, Problem::UnknownKey { key, hint }));
             }
-            (Some(_), Err(what)) => self.content.problems.push((at, Problem::Value { key, what })),
+            (Some(_), Err(InvalidValue(what))) => {
+                self.content.problems.push((at, Problem::Value { key, what }));
+            }
             (Some(entry), Ok(value)) => {
                 let source = Source::File { key: key.clone(), at };
                 self.content.given.push(Given { entry, spelled: key, value, source, key_at: Some(key_at) });
@@ -92,16 +94,16 @@ fn dotted(prefix: &str, name: &str) -> String {
 }
 
 /// Value without positions.
-fn plain(value: &DeValue<'_>) -> Result<Value, String> {
+fn plain(value: &DeValue<'_>) -> Result<Value, InvalidValue> {
     Ok(match value {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(number) => Value::Integer(
             i64::from_str_radix(number.as_str(), number.radix())
-                .map_err(|_| format!("{number} is too large"))?,
+                .map_err(|_| InvalidValue(format!("{number} is too large")))?,
         ),
-        DeValue::Float(number) => {
-            Value::Float(number.as_str().parse().map_err(|_| format!("{number} is not a number"))?)
-        }
+        DeValue::Float(number) => Value::Float(
+            number.as_str().parse().map_err(|_| InvalidValue(format!("{number} is not a number")))?,
+        ),
         DeValue::Boolean(switch) => Value::Boolean(*switch),
         DeValue::Datetime(time) => Value::Datetime(*time),
         DeValue::Array(values) => {

@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use super::value;
+use super::{InvalidValue, value};
 
 /// Kind of a configuration value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl Kind {
     ///
     /// # Errors
     /// A description of the expected value.
-    pub fn check(self, value: &Value) -> Result<(), String> {
+    pub fn check(self, value: &Value) -> Result<(), InvalidValue> {
         match self {
             Self::Address => value::address(value).map(drop),
             Self::Versions => value::versions(value).map(drop),

@@ -38,7 +38,7 @@ use tracing::level_filters::LevelFilter;
 use url::Url;
 
 pub use diagnostic::Diagnostic;
-pub use problem::{ConfigLoadError, LocatedProblem, Problem};
+pub use problem::{ConfigLoadError, InvalidValue, LocatedProblem, Problem};
 pub use resolve::{Resolution, SettingOverrides, Warning};
 pub use rules::may_be_plain;
 pub use show::redacted;

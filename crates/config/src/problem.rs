@@ -35,6 +35,11 @@ impl fmt::Display for LocatedProblem {
     }
 }
 
+/// A value that is not of the kind of its key; describes the expected value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidValue(pub String);
+
 /// A problem in the configuration.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Problem {

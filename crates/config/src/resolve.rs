@@ -9,8 +9,8 @@ use relay_model::{Pattern, Scope};
 use toml::Value;
 
 use super::{
-    Cache, CertFiles, Config, ConfigLoadError, Credentials, KeyDir, LocatedProblem, Place, Problem, Setting,
-    Source, Tls,
+    Cache, CertFiles, Config, ConfigLoadError, Credentials, InvalidValue, KeyDir, LocatedProblem, Place,
+    Problem, Setting, Source, Tls,
     file::{self, Given},
     hint, rules, show,
     table::{self, KeySupport},
@@ -222,7 +222,7 @@ impl Layers<'_> {
     pub(super) fn get<T: Clone + PartialEq>(
         &mut self,
         key: &'static str,
-        parse: impl Fn(&Value) -> Result<T, String>,
+        parse: impl Fn(&Value) -> Result<T, InvalidValue>,
     ) -> Option<Sourced<T>> {
         let mut found: Vec<Sourced<T>> = Vec::new();
         let given: Vec<Given> = self.given.iter().filter(|given| given.entry.key == key).cloned().collect();
@@ -238,10 +238,10 @@ impl Layers<'_> {
                     }
                     found.push(Sourced { value, source, spelled });
                 }
-                Err(what) if matches!(source, Source::File { .. }) => {
+                Err(InvalidValue(what)) if matches!(source, Source::File { .. }) => {
                     self.refuse(&source, None, Problem::Value { key: spelled, what });
                 }
-                Err(what) => self.refuse(&source, None, Problem::Outside(what)),
+                Err(InvalidValue(what)) => self.refuse(&source, None, Problem::Outside(what)),
             }
         }
         found.sort_by_key(|one| one.source.rank());
@@ -253,7 +253,7 @@ impl Layers<'_> {
     pub(super) fn set<T: Clone + PartialEq>(
         &mut self,
         key: &'static str,
-        parse: impl Fn(&Value) -> Result<T, String>,
+        parse: impl Fn(&Value) -> Result<T, InvalidValue>,
         into: &mut T,
     ) {
         if let Some(sourced) = self.get(key, parse) {

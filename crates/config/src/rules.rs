@@ -13,6 +13,13 @@ use super::{
 /// Smallest `limits.memory`, bytes: a hundred sessions.
 const LEAST_STATE: u64 = 4 << 20;
 
+/// Configuration keys of certificates and of their private keys.
+#[derive(Clone, Copy)]
+pub(super) struct PairKeys {
+    pub(super) cert: &'static str,
+    pub(super) key: &'static str,
+}
+
 /// Checks that each certificate has a key, and that certificates are loaded or generated, not both.
 pub(super) fn certificates(
     layers: &mut Layers<'_>,
@@ -20,7 +27,7 @@ pub(super) fn certificates(
     keys: Option<&Sourced<Vec<PathBuf>>>,
     generate: Option<&Sourced<Vec<String>>>,
 ) {
-    pairs(layers, certs, keys, ("tls.cert", "tls.key"));
+    pairs(layers, certs, keys, PairKeys { cert: "tls.cert", key: "tls.key" });
     let Some(generate) = generate else { return };
     if let Some(certs) = certs.or(keys) {
         let what = format!(
@@ -31,18 +38,18 @@ pub(super) fn certificates(
     }
 }
 
-/// Checks that each certificate has its key. `names`: the configuration keys of the two.
+/// Checks that each certificate has its key.
 pub(super) fn pairs(
     layers: &mut Layers<'_>,
     certs: Option<&Sourced<Vec<PathBuf>>>,
     keys: Option<&Sourced<Vec<PathBuf>>>,
-    names: (&'static str, &'static str),
+    names: PairKeys,
 ) {
     let half =
         |there: &Sourced<Vec<PathBuf>>, missing| Problem::HalfTls { present: there.spelled.clone(), missing };
     match (certs, keys) {
-        (Some(certs), None) => layers.refuse(&certs.source, None, half(certs, names.1)),
-        (None, Some(keys)) => layers.refuse(&keys.source, None, half(keys, names.0)),
+        (Some(certs), None) => layers.refuse(&certs.source, None, half(certs, names.key)),
+        (None, Some(keys)) => layers.refuse(&keys.source, None, half(keys, names.cert)),
         (Some(certs), Some(keys)) if certs.value.len() != keys.value.len() => {
             let what = format!(
                 "`{}` names {} and `{}` {}; give each certificate its key, in the same order",

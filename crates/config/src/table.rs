@@ -1,15 +1,12 @@
 //! Table of all configuration keys, from which the parser, the hints, the command line, `check` and
 //! `docs/configuration.md` are generated.
 
-mod page;
 mod supported;
 mod unsupported;
 
 use std::sync::LazyLock;
 
 pub use super::kind::Kind;
-
-pub use page::markdown;
 
 /// A configuration key.
 #[derive(Clone, Copy, Debug)]

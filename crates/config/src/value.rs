@@ -1,5 +1,12 @@
 //! Parsing of single values. Errors describe the expected value to operators.
 
+/// An [`InvalidValue`] with a formatted description.
+macro_rules! invalid {
+    ($($text:tt)*) => {
+        $crate::InvalidValue(format!($($text)*))
+    };
+}
+
 mod limits;
 mod quic;
 mod web;
@@ -13,7 +20,7 @@ use toml::Value;
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
-use super::{Format, KeyDir};
+use super::{Format, InvalidValue, KeyDir};
 
 pub(super) use limits::{count, requests};
 pub(super) use quic::{congestion, idle, keep_alive, mtu, streams};
@@ -85,15 +92,15 @@ pub(super) struct Versions {
 }
 
 /// Parses `IP:PORT`.
-pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
+pub(super) fn address(value: &Value) -> Result<SocketAddr, InvalidValue> {
     let address = value.as_str().and_then(|text| text.parse().ok());
     address.ok_or_else(|| {
-        format!("{value} is not a valid address; write IP:PORT, as in \"[::]:4443\" or \"127.0.0.1:4443\"")
+        invalid!("{value} is not a valid address; write IP:PORT, as in \"[::]:4443\" or \"127.0.0.1:4443\"")
     })
 }
 
 /// Parses a text with a unit, or a number of seconds.
-pub(super) fn duration(value: &Value) -> Result<Duration, String> {
+pub(super) fn duration(value: &Value) -> Result<Duration, InvalidValue> {
     let millis = match value {
         Value::String(text) => with_unit(text, &TIMES),
         Value::Integer(seconds) => {
@@ -103,12 +110,14 @@ pub(super) fn duration(value: &Value) -> Result<Duration, String> {
         _ => None,
     };
     millis.map(Duration::from_millis).filter(|duration| *duration <= LONGEST).ok_or_else(|| {
-        format!("{value} is not a valid duration; write \"10s\", \"500ms\" or \"2m\", or a number of seconds")
+        invalid!(
+            "{value} is not a valid duration; write \"10s\", \"500ms\" or \"2m\", or a number of seconds"
+        )
     })
 }
 
 /// Parses a text with a unit, a percentage, or a number of bytes.
-pub(super) fn size(value: &Value) -> Result<Size, String> {
+pub(super) fn size(value: &Value) -> Result<Size, InvalidValue> {
     let size = match value {
         Value::String(text) => match text.trim().strip_suffix('%') {
             Some(percent) => {
@@ -120,20 +129,20 @@ pub(super) fn size(value: &Value) -> Result<Size, String> {
         _ => None,
     };
     size.ok_or_else(|| {
-        format!("{value} is not a valid size; write \"8GiB\", \"500MB\" or \"75%\", or a number of bytes")
+        invalid!("{value} is not a valid size; write \"8GiB\", \"500MB\" or \"75%\", or a number of bytes")
     })
 }
 
 /// Parses the time for which the path of a lost publisher is kept.
-pub(super) fn linger(value: &Value) -> Result<Duration, String> {
+pub(super) fn linger(value: &Value) -> Result<Duration, InvalidValue> {
     duration(value).and_then(|it| {
-        if it <= LONGEST_LINGER { Ok(it) } else { Err(format!("{value} is too long; at most 10m")) }
+        if it <= LONGEST_LINGER { Ok(it) } else { Err(invalid!("{value} is too long; at most 10m")) }
     })
 }
 
 /// Parses one version name or a list of them. Versions that only other relays support are accepted as long as a
 /// supported one is left.
-pub(super) fn versions(value: &Value) -> Result<Versions, String> {
+pub(super) fn versions(value: &Value) -> Result<Versions, InvalidValue> {
     let names = || Version::ALL.iter().map(|version| version.alpn()).chain([Version::LEGACY_ALPN]);
     let known = || names().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
     // The oldest versions are told apart within the session, so one stands for all of them.
@@ -148,15 +157,15 @@ pub(super) fn versions(value: &Value) -> Result<Versions, String> {
             Some((_, Some(version))) if versions.spoken.contains(&version) => {}
             Some((_, Some(version))) => versions.spoken.push(version),
             Some((text, None)) if is_version_elsewhere(text) => versions.unspoken.push(text.to_owned()),
-            _ => return Err(format!("{name} is not a supported version; the versions are {}", known())),
+            _ => return Err(invalid!("{name} is not a supported version; the versions are {}", known())),
         }
     }
     if !versions.spoken.is_empty() {
         Ok(versions)
     } else if versions.unspoken.is_empty() {
-        Err(format!("name at least one version: {}", known()))
+        Err(invalid!("name at least one version: {}", known()))
     } else {
-        Err(format!("{value} names no supported version; add one of {}", known()))
+        Err(invalid!("{value} names no supported version; add one of {}", known()))
     }
 }
 
@@ -169,37 +178,37 @@ fn is_version_elsewhere(name: &str) -> bool {
 }
 
 /// Parses a hop id.
-pub(super) fn hop(value: &Value) -> Result<Hop, String> {
+pub(super) fn hop(value: &Value) -> Result<Hop, InvalidValue> {
     let hop = value.as_integer().and_then(|hop| u64::try_from(hop).ok());
     hop.filter(|hop| (1..=LARGEST_HOP).contains(hop))
         .map(Hop)
-        .ok_or_else(|| format!("{value} is not a valid hop; write a number from 1 to {LARGEST_HOP}"))
+        .ok_or_else(|| invalid!("{value} is not a valid hop; write a number from 1 to {LARGEST_HOP}"))
 }
 
 /// Parses the takeover rule.
-pub(super) fn takeover(value: &Value) -> Result<Takeover, String> {
+pub(super) fn takeover(value: &Value) -> Result<Takeover, InvalidValue> {
     match value.as_str() {
         Some("identity") => Ok(Takeover::Identity),
         Some("any") => Ok(Takeover::Any),
-        _ => Err(format!("{value} is not known; write \"identity\" or \"any\"")),
+        _ => Err(invalid!("{value} is not known; write \"identity\" or \"any\"")),
     }
 }
 
 /// Parses one file or a list of them.
-pub(super) fn files(value: &Value) -> Result<Vec<PathBuf>, String> {
+pub(super) fn files(value: &Value) -> Result<Vec<PathBuf>, InvalidValue> {
     texts(value, "file").map(|files| files.into_iter().map(PathBuf::from).collect())
 }
 
 /// Parses one file.
-pub(super) fn file(value: &Value) -> Result<PathBuf, String> {
+pub(super) fn file(value: &Value) -> Result<PathBuf, InvalidValue> {
     match value.as_str() {
         Some(text) if !text.is_empty() => Ok(text.into()),
-        _ => Err(format!("{value} is not a valid file; write it as a text, in quotes")),
+        _ => Err(invalid!("{value} is not a valid file; write it as a text, in quotes")),
     }
 }
 
 /// Parses a folder of keys or their URL.
-pub(super) fn key_dir(value: &Value) -> Result<KeyDir, String> {
+pub(super) fn key_dir(value: &Value) -> Result<KeyDir, InvalidValue> {
     match value.as_str() {
         Some(text) if text.contains("://") => url(value).map(KeyDir::Remote),
         _ => file(value).map(KeyDir::Local),
@@ -207,9 +216,9 @@ pub(super) fn key_dir(value: &Value) -> Result<KeyDir, String> {
 }
 
 /// Parses the URL of an auth server or key server. [`super::rules::plain`] checks plain HTTP against `auth.plain`.
-pub(super) fn url(value: &Value) -> Result<Url, String> {
+pub(super) fn url(value: &Value) -> Result<Url, InvalidValue> {
     let wrong =
-        || format!("{value} is not the URL of a server; write one as in \"https://auth.example.com/moq\"");
+        || invalid!("{value} is not the URL of a server; write one as in \"https://auth.example.com/moq\"");
     let url: Url = value.as_str().ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
     match url.scheme() {
         "https" | "http" if url.has_host() => Ok(url),
@@ -218,37 +227,37 @@ pub(super) fn url(value: &Value) -> Result<Url, String> {
 }
 
 /// Parses one value of `aud` or `iss`, or a list of them.
-pub(super) fn expected(value: &Value) -> Result<Vec<String>, String> {
+pub(super) fn expected(value: &Value) -> Result<Vec<String>, InvalidValue> {
     let values = texts(value, "name in a token")?;
     if values.len() > EXPECTED {
-        return Err(format!("{} are too many; at most {EXPECTED}", values.len()));
+        return Err(invalid!("{} are too many; at most {EXPECTED}", values.len()));
     }
     Ok(values)
 }
 
 /// Parses a refresh interval.
-pub(super) fn refresh(value: &Value) -> Result<Duration, String> {
+pub(super) fn refresh(value: &Value) -> Result<Duration, InvalidValue> {
     let pause = duration(value)?;
     match pause {
         pause if pause < Duration::from_secs(1) => {
-            Err(format!("{value} is too often; once a second is enough"))
+            Err(invalid!("{value} is too often; once a second is enough"))
         }
         pause if pause > Duration::from_secs(24 * 3_600) => {
-            Err(format!("{value} is too seldom: a revoked key would stay valid that long; a day at most"))
+            Err(invalid!("{value} is too seldom: a revoked key would stay valid that long; a day at most"))
         }
         pause => Ok(pause),
     }
 }
 
 /// Parses one host name or a list of them; addresses, and a `*` for the first label, are accepted too.
-pub(super) fn names(value: &Value) -> Result<Vec<String>, String> {
+pub(super) fn names(value: &Value) -> Result<Vec<String>, InvalidValue> {
     let names = texts(value, "host name")?;
     match names.iter().find(|name| !is_host(name)) {
         None => Ok(names),
         Some(bad) if !bad.is_ascii() => {
-            Err(format!("{bad:?} is not a valid host name for TLS; write it in its ASCII form (xn--...)"))
+            Err(invalid!("{bad:?} is not a valid host name for TLS; write it in its ASCII form (xn--...)"))
         }
-        Some(bad) => Err(format!("{bad:?} is not a valid host name; write one as in \"relay.example.com\"")),
+        Some(bad) => Err(invalid!("{bad:?} is not a valid host name; write one as in \"relay.example.com\"")),
     }
 }
 
@@ -261,45 +270,45 @@ fn is_host(name: &str) -> bool {
 
 /// Parses one prefix or pattern, or a list of them: `x` stands for `x/**`, a text with `*` is a pattern. A list that
 /// contains everything beside other patterns is an error.
-pub(super) fn prefixes(value: &Value) -> Result<Vec<Pattern>, String> {
+pub(super) fn prefixes(value: &Value) -> Result<Vec<Pattern>, InvalidValue> {
     let pattern = |value: &Value| {
         let text = value
             .as_str()
-            .ok_or_else(|| format!("{value} is not a valid path; write it as a text, in quotes"))?;
+            .ok_or_else(|| invalid!("{value} is not a valid path; write it as a text, in quotes"))?;
         if text.contains('*') {
-            return Pattern::parse(text.trim_matches('/')).map_err(|error| format!("{value}: {error}"));
+            return Pattern::parse(text.trim_matches('/')).map_err(|error| invalid!("{value}: {error}"));
         }
-        Path::parse(text).map(Pattern::subtree).map_err(|error| error.to_string())
+        Path::parse(text).map(Pattern::subtree).map_err(|error| invalid!("{error}"))
     };
     let patterns: Vec<Pattern> = list(value)?.iter().map(pattern).collect::<Result<_, _>>()?;
     let is_all = |pattern: &Pattern| pattern.as_subtree().is_some_and(Path::is_root);
     if patterns.len() > 1 && patterns.iter().any(is_all) {
-        return Err(format!("{value}: \"\" opens everything, which contradicts the rest; keep one of them"));
+        return Err(invalid!("{value}: \"\" opens everything, which contradicts the rest; keep one of them"));
     }
     Ok(patterns)
 }
 
 /// Parses a number of threads.
-pub(super) fn workers(value: &Value) -> Result<NonZeroU16, String> {
+pub(super) fn workers(value: &Value) -> Result<NonZeroU16, InvalidValue> {
     let count = value.as_integer().and_then(|count| u16::try_from(count).ok()).and_then(NonZeroU16::new);
     count.filter(|count| usize::from(count.get()) <= model::WORKERS).ok_or_else(|| {
-        format!("{value}: expected a number from 1 to {}; leave it out for one a core", model::WORKERS)
+        invalid!("{value}: expected a number from 1 to {}; leave it out for one a core", model::WORKERS)
     })
 }
 
 /// Parses a boolean.
-pub(super) fn switch(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("{value} is not a switch; write true or false, without quotes"))
+pub(super) fn switch(value: &Value) -> Result<bool, InvalidValue> {
+    value.as_bool().ok_or_else(|| invalid!("{value} is not a switch; write true or false, without quotes"))
 }
 
 /// Parses a log level.
-pub(super) fn level(value: &Value) -> Result<LevelFilter, String> {
+pub(super) fn level(value: &Value) -> Result<LevelFilter, InvalidValue> {
     let level = value
         .as_str()
         .filter(|text| !text.is_empty() && text.parse::<u8>().is_err())
         .and_then(|text| text.parse().ok());
     level.ok_or_else(|| {
-        format!(
+        invalid!(
             "{value} is not a valid level; write \"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\" \
              (RUST_LOG takes more than that)"
         )
@@ -307,35 +316,35 @@ pub(super) fn level(value: &Value) -> Result<LevelFilter, String> {
 }
 
 /// Parses a log format.
-pub(super) fn format(value: &Value) -> Result<Format, String> {
+pub(super) fn format(value: &Value) -> Result<Format, InvalidValue> {
     match value.as_str() {
         Some("text") => Ok(Format::Text),
         Some("json") => Ok(Format::Json),
-        _ => Err(format!("{value} is not known; write \"text\" or \"json\"")),
+        _ => Err(invalid!("{value} is not known; write \"text\" or \"json\"")),
     }
 }
 
 /// Returns the values of a list, or a single value as a list of one.
-fn list(value: &Value) -> Result<&[Value], String> {
+fn list(value: &Value) -> Result<&[Value], InvalidValue> {
     let values = match value {
         Value::Array(values) => values.as_slice(),
         value => std::slice::from_ref(value),
     };
     if values.len() > LIST {
-        Err(format!("{} are too many; at most {LIST}", values.len()))
+        Err(invalid!("{} are too many; at most {LIST}", values.len()))
     } else {
         Ok(values)
     }
 }
 
 /// Parses at least one text, none of them empty.
-fn texts(value: &Value, what: &str) -> Result<Vec<String>, String> {
+fn texts(value: &Value, what: &str) -> Result<Vec<String>, InvalidValue> {
     let text = |value: &Value| match value.as_str() {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(format!("{value} is not a valid {what}; write it as a text, in quotes")),
+        _ => Err(invalid!("{value} is not a valid {what}; write it as a text, in quotes")),
     };
     match list(value)? {
-        [] => Err(format!("name at least one {what}, or leave the key out")),
+        [] => Err(invalid!("name at least one {what}, or leave the key out")),
         values => values.iter().map(text).collect(),
     }
 }
@@ -440,7 +449,7 @@ mod tests {
         for bad in ["a**", "a//*", "*a*", "a/**/b/**"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-        assert!(prefixes(&Value::Array(vec![text(""), text("anon")])).unwrap_err().contains("keep one"));
+        assert!(prefixes(&Value::Array(vec![text(""), text("anon")])).unwrap_err().0.contains("keep one"));
         assert_eq!(prefixes(&Value::Array(Vec::new())), Ok(Vec::new()), "nobody");
     }
 
@@ -448,7 +457,7 @@ mod tests {
     fn a_list_holds_its_limit_and_one_past_is_refused() {
         let of = |count| Value::Array(vec![text("a"); count]);
         assert_eq!(files(&of(LIST)).unwrap().len(), LIST);
-        assert!(files(&of(LIST + 1)).unwrap_err().contains("at most 1000"));
+        assert!(files(&of(LIST + 1)).unwrap_err().0.contains("at most 1000"));
         assert!(files(&of(0)).is_err() && files(&text("")).is_err() && names(&Value::Integer(1)).is_err());
     }
 
@@ -464,7 +473,7 @@ mod tests {
         for bad in ["a b", "a..b", ".", "*", "a.*.b", "https://x", "x:443", &long, &"a.".repeat(127)] {
             assert!(names(&text(bad)).is_err(), "{bad}");
         }
-        assert!(names(&text("bücher.de")).unwrap_err().contains("xn--"));
+        assert!(names(&text("bücher.de")).unwrap_err().0.contains("xn--"));
     }
 
     #[test]

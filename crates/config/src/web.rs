@@ -7,7 +7,12 @@ use std::{
 
 use relay_http::{Allowed, Hosts, OriginPattern, Origins, ProxyHeader, TrustedProxy};
 
-use super::{CertFiles, Config, resolve::Layers, rules, value};
+use super::{
+    CertFiles, Config,
+    resolve::Layers,
+    rules::{self, PairKeys},
+    value,
+};
 
 /// Listeners other than QUIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +140,8 @@ impl Layers<'_> {
         self.set("web.https.listen", some_address, &mut web.https);
         let certs = self.get("web.https.cert", value::files);
         let keys = self.get("web.https.key", value::files);
-        rules::pairs(self, certs.as_ref(), keys.as_ref(), ("web.https.cert", "web.https.key"));
+        let names = PairKeys { cert: "web.https.cert", key: "web.https.key" };
+        rules::pairs(self, certs.as_ref(), keys.as_ref(), names);
         if let (Some(certs), Some(keys)) = (certs, keys) {
             let pairs = certs.value.into_iter().zip(keys.value).map(|(cert, key)| CertFiles { cert, key });
             web.certificates = pairs.collect();

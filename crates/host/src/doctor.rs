@@ -76,15 +76,17 @@ fn machine(config: &Config) -> Vec<Finding> {
     let workers = workers(config);
     let memory = memory::read();
     let cache = Plan::new(&config.cache, memory.limit).limits(0, 0, &memory).capacity;
-    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let buffers = sockets::buffers().map_or_else(|error| verdict::no_socket(&error), verdict::buffers);
+    let offload = sockets::offload();
+    let offload = offload.map_or_else(|error| verdict::no_socket(&error), |found| verdict::offload(&found));
     let verdicts: [(&'static str, CheckVerdict); 7] = [
         ("cores", verdict::cores(cores(), workers)),
         ("memory", verdict::memory(&memory, cache)),
         ("open files", verdict::files(&probe::files(workers))),
         ("clock", verdict::clock(&probe::clock(Path::new("/")))),
-        ("buffers", verdict::buffers(&sockets::buffers().map_err(|error| words(&error)))),
-        ("offload", verdict::offload(&sockets::offload().map_err(|error| words(&error)))),
-        ("steering", verdict::steering(&sockets::steering().map_err(|error| words(&error)))),
+        ("buffers", buffers),
+        ("offload", offload),
+        ("steering", verdict::steering(&sockets::steering())),
     ];
     verdicts.map(|(check, verdict)| Finding { check, verdict }).into()
 }

@@ -19,8 +19,6 @@ pub use demo::run as demo;
 pub use doctor::{DoctorArgs, run as doctor};
 pub use run::RunArgs;
 
-use crate::token;
-
 /// Largest edit distance at which a verb is suggested.
 const SLIP: usize = 2;
 
@@ -68,7 +66,7 @@ pub enum Verb {
     Token {
         /// Action on keys and tokens
         #[command(subcommand)]
-        verb: token::TokenVerb,
+        verb: relay_cli::token::TokenVerb,
     },
 
     /// Publishes standard input or a file

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use relay_http::status::{Figure, Memory, RelayFacts};
 use relay_host::limits::memory::{Gauge, Reading};
+use relay_http::status::{Figure, Memory, RelayFacts};
 
 use crate::log;
 
@@ -30,8 +30,11 @@ pub fn about(
     }
 }
 
+/// Function that gives the earliest `notAfter` of some certificates at the time of each call.
+pub type ValidityEnd = Box<dyn Fn() -> SystemTime + Send + Sync>;
+
 /// Counters and gauges of this process. `ends`: earliest certificate expiry of each listener.
-pub fn figures(ends: &[Box<dyn Fn() -> SystemTime + Send + Sync>]) -> Vec<Figure> {
+pub fn figures(ends: &[ValidityEnd]) -> Vec<Figure> {
     let end = ends.iter().map(|end| end()).min();
     let seconds = end.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok());
     vec![

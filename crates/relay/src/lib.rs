@@ -9,7 +9,6 @@ pub mod inspect;
 pub mod log;
 mod maintenance;
 mod serve;
-pub mod token;
 mod web;
 
 pub use serve::run;

@@ -29,8 +29,14 @@ const NAME: &str = "moq_relay";
 /// Common prefix of the other crates' targets. Filters match by prefix.
 const PARTS: &str = "relay_";
 /// Modules of the binary that became crates: old target and new one. Filters written for the old target stay valid.
-const MOVED: [(&str, &str); 2] =
-    [("moq_relay::access", "relay_access"), ("moq_relay::config", "relay_config")];
+const MOVED: [(&str, &str); 6] = [
+    ("moq_relay::access", "relay_access"),
+    ("moq_relay::certificate", "relay_certificate"),
+    ("moq_relay::config", "relay_config"),
+    ("moq_relay::limits", "relay_host::limits"),
+    ("moq_relay::notify", "relay_host::notify"),
+    ("moq_relay::signals", "relay_host::signals"),
+];
 /// Environment variable with the filter; takes precedence over the configuration.
 const VARIABLE: &str = "RUST_LOG";
 

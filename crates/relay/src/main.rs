@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         None => ended(moq_relay::run(&cli.run).map(|()| true)),
         Some(Verb::Demo(args)) => ended(cli::demo(&args).map(|()| true)),
         Some(Verb::Check(args)) => cli::check(&args),
-        Some(Verb::Token { verb }) => moq_relay::token::run(&verb),
+        Some(Verb::Token { verb }) => left(relay_cli::token::run(&verb)),
         Some(Verb::Doctor(args)) => ended(cli::doctor(&args)),
         // Clients log directly, so that lines stay in order with their output.
         Some(verb) => match log::init(Some(LevelFilter::WARN), Format::Text, LogOutput::Direct) {

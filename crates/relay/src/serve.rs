@@ -35,7 +35,7 @@ use crate::{
     cli::RunArgs,
     log::{self, LogOutput},
     maintenance::Maintenance,
-    web::WebServer,
+    web::{WebParts, WebServer},
 };
 
 /// Time beyond the drain window that the service manager is asked for.
@@ -96,7 +96,14 @@ impl Serving {
         let certificates = certificates(&config)?;
         let fingerprint = certificates.fingerprint();
         let (relay, access) = start(&config, &certificates, &memory)?;
-        let web = WebServer::start(&relay, &config, &certificates, &memory, &stop)?;
+        let parts = WebParts {
+            relay: &relay,
+            config: &config,
+            certificates: &certificates,
+            memory: &memory,
+            stop: &stop,
+        };
+        let web = WebServer::start(&parts)?;
         let certificates =
             Watcher::start(certificates, stop.hangups()).context("cannot watch the certificates")?;
         stop.on("fate", {
@@ -184,8 +191,7 @@ fn raise_file_limit() {
 fn warn_of_machine(config: &Config, relay: &Relay, memory: &memory::Reading, workers: usize) {
     let cache = plan(config, memory).limits(0, 0, memory).capacity;
     let files = Files { hard: rlimit::current(), needed: rlimit::needed(workers), workers };
-    for verdict in
-        [verdict::buffers(&Ok(relay.buffers())), verdict::files(&files), verdict::memory(memory, cache)]
+    for verdict in [verdict::buffers(relay.buffers()), verdict::files(&files), verdict::memory(memory, cache)]
     {
         verdict.diagnostic().inspect(|trouble| warn!("{trouble}"));
     }

@@ -3,12 +3,6 @@
 use std::{sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result};
-use relay_http::{
-    FingerprintSource, Options, Proxies, Server, StartError, internal,
-    page::{self, Page},
-    status::{self, Status},
-    tls,
-};
 use relay_certificate::{CertificateEvent, CertificateStore, Watcher};
 use relay_config::{Config, Tls};
 use relay_host::{
@@ -17,11 +11,17 @@ use relay_host::{
     machine,
     signals::StopReasons,
 };
-use relay_worker::{Clients, Relay, RunError, Version};
-use rustls::server::ResolvesServerCert;
+use relay_http::{
+    FingerprintSource, Options, Proxies, Server, StartError, internal,
+    page::{self, Page},
+    status::{self, Status},
+    tls,
+};
+use relay_worker::{Relay, RunError, Version};
+use rustls::ServerConfig;
 use tracing::{info, warn};
 
-use crate::inspect;
+use crate::inspect::{self, ValidityEnd};
 
 /// ALPN of HTTPS.
 const HTTP: &str = "http/1.1";
@@ -32,18 +32,24 @@ pub(crate) struct WebServer {
     _certificates: Option<Watcher>,
 }
 
+/// Parts of a running relay that its listeners show and act on.
+pub(crate) struct WebParts<'a> {
+    pub(crate) relay: &'a Arc<Relay>,
+    pub(crate) config: &'a Config,
+    /// Certificates of QUIC.
+    pub(crate) certificates: &'a CertificateStore,
+    pub(crate) memory: &'a Arc<Gauge>,
+    /// Receives the drain request of HTTP.
+    pub(crate) stop: &'a StopReasons<RunError>,
+}
+
 impl WebServer {
-    /// Starts the listeners of `config`; `None` if there are none. A drain request over HTTP goes to `stop`.
+    /// Starts the configured listeners; `None` if there are none.
     ///
     /// # Errors
     /// An address is in use, or a certificate cannot be used.
-    pub(crate) fn start(
-        relay: &Arc<Relay>,
-        config: &Config,
-        certificates: &CertificateStore,
-        memory: &Arc<Gauge>,
-        stop: &StopReasons<RunError>,
-    ) -> Result<Option<Self>> {
+    pub(crate) fn start(parts: &WebParts<'_>) -> Result<Option<Self>> {
+        let WebParts { relay, config, certificates, .. } = *parts;
         let web = &config.web;
         let fingerprint = certificates.fingerprint_of_now();
         let fingerprint: FingerprintSource = Arc::new(move || fingerprint().map(|it| it.to_string()));
@@ -52,61 +58,26 @@ impl WebServer {
         let at = |address| if address == config.bind { relay.local_addr() } else { address };
         options.http = web.http.map(at);
         options.loopback_v6 = relay.has_loopback_v6() && config.is_web_implied();
+        let mut ends: Vec<ValidityEnd> = vec![Box::new(certificates.first_end())];
         let mut watcher = None;
-        let mut ends: Vec<Box<dyn Fn() -> SystemTime + Send + Sync>> =
-            vec![Box::new(certificates.first_end())];
         if let Some(address) = web.https.map(at) {
-            let (resolver, clients) = if web.certificates.is_empty() && web.roots.is_empty() {
-                (certificates.resolver(), None)
-            } else {
-                let own = own_certificates(config)?;
-                ends.push(Box::new(own.first_end()));
-                let resolver =
-                    if web.certificates.is_empty() { certificates.resolver() } else { own.resolver() };
-                let shown: HttpsCertificates = (resolver, own.clients());
-                watcher = Some(
-                    Watcher::start(own, stop.hangups()).context("cannot watch the certificates of HTTPS")?,
-                );
-                shown
-            };
-            let server = tls::server(resolver, clients, &[HTTP]).context("TLS for HTTPS")?;
-            options.https = Some((address, server));
+            let https = HttpsTls::new(parts)?;
+            options.https = Some((address, https.server));
+            ends.extend(https.own_end);
+            watcher = https.watcher;
         }
         if web.websocket {
-            let mut versions = config.quic.versions.clone();
-            versions.sort_unstable_by(|one, other| other.cmp(one));
-            options.websocket = versions.into_iter().map(Version::alpn).collect();
-            options.websocket.dedup();
+            options.websocket = websocket_versions(config);
         }
-        let page = page_of(config, certificates, fingerprint.clone());
-        let name = config.bind.to_string();
-        let figures = Arc::new(move || inspect::figures(&ends));
-        let about = inspect::about(&name, fingerprint, memory.clone(), figures, stop.asker("POST /drain"));
-        let status = Status::new(relay.clone(), about);
-        if web.page {
-            options.routes.push(page.public());
-            // Only a development relay exposes its status publicly.
-            if !config.from_file {
-                options.routes.push(status::router(status.clone()));
-            }
-        }
-        if let Some(address) = web.internal {
-            options.internal = Some((address, internal::router(status).merge(page.private())));
-        }
-        options.page = Some(page);
+        parts.serve_status(&mut options, fingerprint, ends);
         options.origins = config.origins();
         options.hosts = config.hosts();
         options.internal_hosts = config.internal_hosts();
         options.proxies = Proxies::new(config.proxies());
         options.connections = rlimit::sockets(machine::workers(config)).http;
-        options.tcp = match web.tcp {
-            Some(address) if web.tcp_tls => {
-                let server = tls::server(certificates.resolver(), certificates.clients(), &[]);
-                Some((address, Some(server.context("TLS for `server.tcp.bind`")?)))
-            }
-            Some(address) => Some((address, None)),
-            None => None,
-        };
+        if let Some(address) = web.tcp {
+            options.tcp = Some((address, parts.tcp_tls()?));
+        }
         options.unix = web.unix.clone().map(|path| (path, web.unix_allow.clone()));
         let has_any = options.http.is_some()
             || options.https.is_some()
@@ -122,13 +93,83 @@ impl WebServer {
                 Ok(Some(Self { server, _certificates: watcher }))
             }
             Err(error @ StartError::Bind { .. }) if config.is_web_implied() => {
-                let Diagnostic { problem: what, remedy: todo } = diagnostics::listener(&error);
-                warn!("{what}: HTTP and WebSocket are not served, QUIC is; {todo}");
+                let Diagnostic { problem, remedy } = diagnostics::listener(&error);
+                warn!("{problem}: HTTP and WebSocket are not served, QUIC is; {remedy}");
                 Ok(None)
             }
             Err(error) => Err(diagnostics::listener(&error).into()),
         }
     }
+}
+
+impl WebParts<'_> {
+    /// Adds the page, and the status where it may be seen.
+    fn serve_status(&self, options: &mut Options, fingerprint: FingerprintSource, ends: Vec<ValidityEnd>) {
+        let config = self.config;
+        let page = page_of(config, self.certificates, fingerprint.clone());
+        let name = config.bind.to_string();
+        let figures = Arc::new(move || inspect::figures(&ends));
+        let drain = self.stop.asker("POST /drain");
+        let about = inspect::about(&name, fingerprint, self.memory.clone(), figures, drain);
+        let status = Status::new(self.relay.clone(), about);
+        if config.web.page {
+            options.routes.push(page.public());
+            // Only a development relay exposes its status publicly.
+            if !config.from_file {
+                options.routes.push(status::router(status.clone()));
+            }
+        }
+        if let Some(address) = config.web.internal {
+            options.internal = Some((address, internal::router(status).merge(page.private())));
+        }
+        options.page = Some(page);
+    }
+
+    /// TLS of sessions over TCP, if configured.
+    fn tcp_tls(&self) -> Result<Option<Arc<ServerConfig>>> {
+        if !self.config.web.tcp_tls {
+            return Ok(None);
+        }
+        let server = tls::server(self.certificates.resolver(), self.certificates.clients(), &[]);
+        server.map(Some).context("TLS for `server.tcp.bind`")
+    }
+}
+
+/// TLS of HTTPS, with the certificates of QUIC or with its own.
+struct HttpsTls {
+    server: Arc<ServerConfig>,
+    /// Earliest expiry of its own certificates.
+    own_end: Option<ValidityEnd>,
+    /// Watcher of its own certificates.
+    watcher: Option<Watcher>,
+}
+
+impl HttpsTls {
+    fn new(parts: &WebParts<'_>) -> Result<Self> {
+        let web = &parts.config.web;
+        let server = |resolver, clients| tls::server(resolver, clients, &[HTTP]).context("TLS for HTTPS");
+        if web.certificates.is_empty() && web.roots.is_empty() {
+            let server = server(parts.certificates.resolver(), None)?;
+            return Ok(Self { server, own_end: None, watcher: None });
+        }
+        let own = own_certificates(parts.config)?;
+        let resolver =
+            if web.certificates.is_empty() { parts.certificates.resolver() } else { own.resolver() };
+        let server = server(resolver, own.clients())?;
+        let own_end: ValidityEnd = Box::new(own.first_end());
+        let watcher = Watcher::start(own, parts.stop.hangups());
+        let watcher = watcher.context("cannot watch the certificates of HTTPS")?;
+        Ok(Self { server, own_end: Some(own_end), watcher: Some(watcher) })
+    }
+}
+
+/// ALPN names of the versions offered over WebSocket, newest first.
+fn websocket_versions(config: &Config) -> Vec<&'static str> {
+    let mut versions = config.quic.versions.clone();
+    versions.sort_unstable_by(|one, other| other.cmp(one));
+    let mut names: Vec<&str> = versions.into_iter().map(Version::alpn).collect();
+    names.dedup();
+    names
 }
 
 /// Web page, with what browsers need to know about the certificate of QUIC.
@@ -143,8 +184,6 @@ fn page_of(config: &Config, certificates: &CertificateStore, fingerprint: Finger
         fingerprint: Arc::new(move || fingerprint().filter(|_| is_generated)),
     })
 }
-
-type HttpsCertificates = (Arc<dyn ResolvesServerCert>, Option<Arc<Clients>>);
 
 /// Certificates and client authorities of HTTPS, if separate from those of QUIC.
 fn own_certificates(config: &Config) -> Result<CertificateStore> {

@@ -7,6 +7,7 @@ use relay_worker::{Congestion, mtu as sizes};
 use toml::Value;
 
 use super::duration;
+use crate::InvalidValue;
 
 /// Shortest idle timeout; a shorter one closes connections after a brief loss of the path.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
@@ -18,12 +19,12 @@ const SHORTEST_KEEP_ALIVE: Duration = Duration::from_millis(100);
 const MOST_STREAMS: u64 = 65_536;
 
 /// Parses a congestion controller, by its name or its family.
-pub(crate) fn congestion(value: &Value) -> Result<Congestion, String> {
+pub(crate) fn congestion(value: &Value) -> Result<Congestion, InvalidValue> {
     match value.as_str().map(str::to_ascii_lowercase).as_deref() {
         Some("cubic" | "loss") => Ok(Congestion::Cubic),
         Some("bbr" | "delay") => Ok(Congestion::Bbr),
         Some("newreno" | "new-reno" | "reno") => Ok(Congestion::NewReno),
-        _ => Err(format!(
+        _ => Err(invalid!(
             "{value} is not a congestion control; write \"cubic\" (or \"loss\"), \"bbr\" (or \"delay\"), \
              or \"newreno\""
         )),
@@ -31,42 +32,42 @@ pub(crate) fn congestion(value: &Value) -> Result<Congestion, String> {
 }
 
 /// Parses an idle timeout.
-pub(crate) fn idle(value: &Value) -> Result<Duration, String> {
+pub(crate) fn idle(value: &Value) -> Result<Duration, InvalidValue> {
     let idle = duration(value)?;
     if (SHORTEST_IDLE..=LONGEST_IDLE).contains(&idle) {
         Ok(idle)
     } else {
-        Err(format!(
+        Err(invalid!(
             "{value} is out of range, \"1s\" to \"10m\": without an idle timeout connections of vanished peers stay"
         ))
     }
 }
 
 /// Parses a keep-alive interval; zero disables it.
-pub(crate) fn keep_alive(value: &Value) -> Result<Option<Duration>, String> {
+pub(crate) fn keep_alive(value: &Value) -> Result<Option<Duration>, InvalidValue> {
     let interval = duration(value)?;
     if interval.is_zero() {
         Ok(None)
     } else if interval >= SHORTEST_KEEP_ALIVE {
         Ok(Some(interval))
     } else {
-        Err(format!("{value} is too short; at least \"100ms\", or \"0s\" for none"))
+        Err(invalid!("{value} is too short; at least \"100ms\", or \"0s\" for none"))
     }
 }
 
 /// Parses a limit of streams of one direction.
-pub(crate) fn streams(value: &Value) -> Result<u64, String> {
+pub(crate) fn streams(value: &Value) -> Result<u64, InvalidValue> {
     let count = value.as_integer().and_then(|count| u64::try_from(count).ok());
     count
         .filter(|count| (limits::UNI_STREAMS..=MOST_STREAMS).contains(count))
-        .ok_or_else(|| format!("{value}: expected a number from {} to {MOST_STREAMS}", limits::UNI_STREAMS))
+        .ok_or_else(|| invalid!("{value}: expected a number from {} to {MOST_STREAMS}", limits::UNI_STREAMS))
 }
 
 /// Parses the size of a datagram, bytes.
-pub(crate) fn mtu(value: &Value) -> Result<u16, String> {
+pub(crate) fn mtu(value: &Value) -> Result<u16, InvalidValue> {
     let bytes = value.as_integer().and_then(|bytes| u16::try_from(bytes).ok());
     bytes.filter(|bytes| (sizes::SMALLEST..=sizes::LARGEST).contains(bytes)).ok_or_else(|| {
-        format!(
+        invalid!(
             "{value}: expected a number of bytes from {} (what every path must carry) to {} (an Ethernet frame)",
             sizes::SMALLEST,
             sizes::LARGEST

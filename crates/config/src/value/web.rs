@@ -5,20 +5,19 @@ use toml::Value;
 use url::Url;
 
 use super::{list, texts};
+use crate::InvalidValue;
 
 /// Parses one origin or a list of them: scheme, host, and any non-default port.
-pub(crate) fn origins(value: &Value) -> Result<Vec<OriginPattern>, String> {
+pub(crate) fn origins(value: &Value) -> Result<Vec<OriginPattern>, InvalidValue> {
     let origin = |text: &String| match text.parse() {
         Ok(origin) => Ok(origin),
-        Err(_) if text == "*" => {
-            Err("\"*\" is not an origin; leave the key out to let pages of every origin \
-                                      open sessions"
-                .to_owned())
-        }
-        Err(_) if !text.is_ascii() => Err(format!(
+        Err(_) if text == "*" => Err(invalid!(
+            "\"*\" is not an origin; leave the key out to let pages of every origin open sessions"
+        )),
+        Err(_) if !text.is_ascii() => Err(invalid!(
             "{text:?} is not an origin as browsers send it; write the host in its ASCII form (xn--...)"
         )),
-        Err(_) => Err(format!(
+        Err(_) => Err(invalid!(
             "{text:?} is not the origin of a page; write one as in \"https://app.example.com\", or \
              \"https://*.example.com\" for all names with one more label"
         )),
@@ -27,7 +26,7 @@ pub(crate) fn origins(value: &Value) -> Result<Vec<OriginPattern>, String> {
 }
 
 /// Parses `https://HOST[:PORT]/`, and normalizes the trailing slash.
-pub(crate) fn public_url(value: &Value) -> Result<String, String> {
+pub(crate) fn public_url(value: &Value) -> Result<String, InvalidValue> {
     let is_whole = |url: &Url| {
         url.scheme() == "https"
             && url.host().is_some()
@@ -36,7 +35,7 @@ pub(crate) fn public_url(value: &Value) -> Result<String, String> {
     };
     let url = value.as_str().and_then(|text| text.parse().ok()).filter(is_whole);
     url.map(|url: Url| url.to_string()).ok_or_else(|| {
-        format!(
+        invalid!(
             "{value} is not a public URL of a relay; write scheme, host and port only, as in \
              \"https://relay.example.com:4443/\""
         )
@@ -44,66 +43,66 @@ pub(crate) fn public_url(value: &Value) -> Result<String, String> {
 }
 
 /// Parses one network or a list of them.
-pub(crate) fn networks(value: &Value) -> Result<Vec<Network>, String> {
+pub(crate) fn networks(value: &Value) -> Result<Vec<Network>, InvalidValue> {
     let values = list(value)?;
     if values.len() > relay_http::limits::PROXIES {
-        return Err(format!("{} are too many; at most {}", values.len(), relay_http::limits::PROXIES));
+        return Err(invalid!("{} are too many; at most {}", values.len(), relay_http::limits::PROXIES));
     }
     values.iter().map(network).collect()
 }
 
 /// Parses one network of proxies or a list of them; each is a text, or a table with `net` and `header`.
-pub(crate) fn proxies(value: &Value) -> Result<Vec<TrustedProxy>, String> {
+pub(crate) fn proxies(value: &Value) -> Result<Vec<TrustedProxy>, InvalidValue> {
     let values = list(value)?;
     if values.is_empty() {
-        return Err("name at least one network, or leave the key out".to_owned());
+        return Err(invalid!("name at least one network, or leave the key out"));
     }
     if values.len() > relay_http::limits::PROXIES {
-        return Err(format!("{} are too many; at most {}", values.len(), relay_http::limits::PROXIES));
+        return Err(invalid!("{} are too many; at most {}", values.len(), relay_http::limits::PROXIES));
     }
     values.iter().map(trusted_proxy).collect()
 }
 
-fn trusted_proxy(value: &Value) -> Result<TrustedProxy, String> {
+fn trusted_proxy(value: &Value) -> Result<TrustedProxy, InvalidValue> {
     let Value::Table(entry) = value else {
         return Ok(TrustedProxy { network: network(value)?, header: None });
     };
     if let Some(key) = entry.keys().find(|key| !["net", "header"].contains(&key.as_str())) {
-        return Err(format!("{key:?} is not a key of a proxy; its keys are `net` and `header`"));
+        return Err(invalid!("{key:?} is not a key of a proxy; its keys are `net` and `header`"));
     }
-    let net = entry
-        .get("net")
-        .ok_or("a proxy needs `net`, as in { net = \"10.0.0.0/8\", header = \"forwarded\" }")?;
+    let net = entry.get("net").ok_or_else(|| {
+        invalid!("a proxy needs `net`, as in {{ net = \"10.0.0.0/8\", header = \"forwarded\" }}")
+    })?;
     let header = entry.get("header").map(proxy_header).transpose()?;
     Ok(TrustedProxy { network: network(net)?, header })
 }
 
-fn network(value: &Value) -> Result<Network, String> {
+fn network(value: &Value) -> Result<Network, InvalidValue> {
     let network = value.as_str().and_then(|text| text.parse().ok());
     network.ok_or_else(|| {
-        format!("{value} is not a network; write one as in \"10.0.0.0/8\", or an address, in quotes")
+        invalid!("{value} is not a network; write one as in \"10.0.0.0/8\", or an address, in quotes")
     })
 }
 
 /// Parses the header in which proxies name their clients.
-pub(crate) fn proxy_header(value: &Value) -> Result<ProxyHeader, String> {
+pub(crate) fn proxy_header(value: &Value) -> Result<ProxyHeader, InvalidValue> {
     let header = ProxyHeader::ALL.into_iter().find(|header| value.as_str() == Some(header.name()));
     header.ok_or_else(|| {
-        format!(
+        invalid!(
             "{value} is not known; write \"x-forwarded-for\", \"forwarded\" or \"proxy\" (the PROXY protocol)"
         )
     })
 }
 
 /// Parses one number or a list of them.
-pub(crate) fn ids<T: TryFrom<i64>>(value: &Value) -> Result<Vec<T>, String> {
+pub(crate) fn ids<T: TryFrom<i64>>(value: &Value) -> Result<Vec<T>, InvalidValue> {
     let id = |value: &Value| {
         let number = value.as_integer().or_else(|| value.as_str()?.parse().ok());
         let number = number.filter(|number| *number >= 0).and_then(|number| T::try_from(number).ok());
-        number.ok_or_else(|| format!("{value} is not a valid id; write a number, or a list of them"))
+        number.ok_or_else(|| invalid!("{value} is not a valid id; write a number, or a list of them"))
     };
     match list(value)? {
-        [] => Err("name at least one, or leave the key out".to_owned()),
+        [] => Err(invalid!("name at least one, or leave the key out")),
         values => values.iter().map(id).collect(),
     }
 }
@@ -137,8 +136,8 @@ mod tests {
         for bad in ["app.example.com", "https://x/y", "*", "https://*", "null", "", "file:///x"] {
             assert!(origins(&text(bad)).is_err(), "{bad}");
         }
-        assert!(origins(&text("*")).unwrap_err().contains("leave the key out"));
-        assert!(origins(&text("https://bücher.example")).unwrap_err().contains("xn--"));
+        assert!(origins(&text("*")).unwrap_err().0.contains("leave the key out"));
+        assert!(origins(&text("https://bücher.example")).unwrap_err().0.contains("xn--"));
     }
 
     #[test]
@@ -166,7 +165,7 @@ mod tests {
         let many = |count| Value::Array(vec![text("::1"); count]);
         let most = relay_http::limits::PROXIES;
         assert!(proxies(&many(most)).is_ok());
-        assert!(proxies(&many(most + 1)).unwrap_err().contains("at most"));
+        assert!(proxies(&many(most + 1)).unwrap_err().0.contains("at most"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     probe::own_address,
-    reading::{HandshakeResult, Port, PortState},
+    reading::{HandshakeError, HandshakeResult, Port, PortState},
 };
 use crate::diagnostics::{Diagnostic, bind_error, holder};
 
@@ -71,11 +71,11 @@ fn ask(at: SocketAddr) -> HandshakeResult {
 }
 
 /// Connects, and returns the fingerprint of the server's certificate if it was received.
-fn handshake(at: SocketAddr) -> Result<Option<Fingerprint>, String> {
+fn handshake(at: SocketAddr) -> Result<Option<Fingerprint>, HandshakeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("cannot try it: {error}"))?;
+        .map_err(|error| HandshakeError(format!("cannot try it: {error}")))?;
     let config = ClientConfig { connect_timeout: HANDSHAKE, ..ClientConfig::default() };
     runtime.block_on(async {
         match Client::connect(&format!("moqt://{at}/"), config).await {
@@ -88,7 +88,7 @@ fn handshake(at: SocketAddr) -> Result<Option<Fingerprint>, String> {
             }
             // Any close by the peer is an answer.
             Err(Error::Closed(relay_client::Closed::Peer { .. })) => Ok(None),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(HandshakeError(error.to_string())),
         }
     })
 }

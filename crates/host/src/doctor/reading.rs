@@ -137,13 +137,18 @@ pub enum PortState {
     },
 }
 
+/// Failure of a handshake; names the cause.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HandshakeError(pub String);
+
 /// Result of a QUIC handshake.
 #[derive(Clone, Debug)]
 pub struct HandshakeResult {
     /// Address it was made with.
     pub at: SocketAddr,
     /// Duration, or the error.
-    pub took: Result<Duration, String>,
+    pub took: Result<Duration, HandshakeError>,
     /// Certificate of the server, if received.
     pub shown: Option<Fingerprint>,
 }

@@ -8,8 +8,8 @@ use time::macros::{date, datetime};
 
 use super::{
     reading::{
-        AddressState, Certificate, ClockReading, Files, HandshakeResult, Ipv6, ListenerReading, PortState,
-        RunningCertificate, TokenKeys, UsableCertificate,
+        AddressState, Certificate, ClockReading, Files, HandshakeError, HandshakeResult, Ipv6,
+        ListenerReading, PortState, RunningCertificate, TokenKeys, UsableCertificate,
     },
     *,
 };
@@ -29,7 +29,9 @@ fn port(standing: PortState) -> CheckVerdict {
 }
 
 fn taken(answers: &[Result<u64, &str>]) -> PortState {
-    let took = |answer: &Result<u64, &str>| answer.map(Duration::from_millis).map_err(str::to_owned);
+    let took = |answer: &Result<u64, &str>| {
+        answer.map(Duration::from_millis).map_err(|why| HandshakeError(why.to_owned()))
+    };
     PortState::Taken {
         holder: Holder::Process { pid: 7, name: "moq-relay".to_owned() },
         answers: answers
@@ -71,8 +73,8 @@ fn files_of(hard: Option<u64>) -> Files {
     Files { hard, needed: 22, workers: 2 }
 }
 
-fn buffers_of(kib: usize) -> Result<Buffers, String> {
-    Ok(Buffers { wanted: 8 << 20, recv: kib * 1_024, send: kib * 1_024 })
+fn buffers_of(kib: usize) -> Buffers {
+    Buffers { wanted: 8 << 20, recv: kib * 1_024, send: kib * 1_024 }
 }
 
 fn clock_of(now: time::OffsetDateTime, keeper: Option<&str>) -> CheckVerdict {
@@ -81,7 +83,7 @@ fn clock_of(now: time::OffsetDateTime, keeper: Option<&str>) -> CheckVerdict {
 
 /// Every possible verdict, good ones first per check.
 fn all() -> Vec<(&'static str, CheckVerdict)> {
-    let denied = || Err("Operation not permitted".to_owned());
+    let denied = Err::<(), _>("Operation not permitted");
     let doubt = || Diagnostic::new("the chain is incomplete", "use fullchain.pem");
     let missing = Ipv6::Missing("Cannot assign requested address".to_owned());
     let free = |via: &str, arrived| PortState::Free { via: via.parse().unwrap(), arrived };
@@ -102,15 +104,15 @@ fn all() -> Vec<(&'static str, CheckVerdict)> {
         ("clock", clock_of(datetime!(2026-11-25 11:04:12 UTC), Some("chronyd"))),
         ("clock", clock_of(datetime!(2026-11-25 11:04:12 UTC), None)),
         ("clock", clock_of(datetime!(1970-01-01 00:00:09 UTC), None)),
-        ("buffers", verdict::buffers(&buffers_of(8_192))),
-        ("buffers", verdict::buffers(&buffers_of(208))),
-        ("buffers", verdict::buffers(&denied().map(|()| unreachable!()))),
-        ("offload", verdict::offload(&Ok(Offload { send: 64, receive: 64 }))),
-        ("offload", verdict::offload(&Ok(Offload { send: 1, receive: 64 }))),
-        ("offload", verdict::offload(&Ok(Offload { send: 64, receive: 1 }))),
-        ("offload", verdict::offload(&denied().map(|()| unreachable!()))),
-        ("steering", verdict::steering(&Ok(()))),
-        ("steering", verdict::steering(&denied())),
+        ("buffers", verdict::buffers(buffers_of(8_192))),
+        ("buffers", verdict::buffers(buffers_of(208))),
+        ("buffers", verdict::no_socket(&"Operation not permitted")),
+        ("offload", verdict::offload(&Offload { send: 64, receive: 64 })),
+        ("offload", verdict::offload(&Offload { send: 1, receive: 64 })),
+        ("offload", verdict::offload(&Offload { send: 64, receive: 1 })),
+        ("offload", verdict::no_socket(&"Operation not permitted")),
+        ("steering", verdict::steering(&Ok::<(), &str>(()))),
+        ("steering", verdict::steering(&denied)),
         ("certificate", only(&Certificate::Generated)),
         ("certificate", only(&Certificate::Authorities(1))),
         ("certificate", only(&shown(Vec::new()))),

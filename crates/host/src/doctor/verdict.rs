@@ -1,6 +1,6 @@
 //! Verdicts on readings. Nothing here reads the machine, so a table of readings tests all of it.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{fmt, net::IpAddr, path::Path, time::Duration};
 
 use relay_config::listeners::ListenerAddress;
 use relay_worker::{Buffers, probe::Offload};
@@ -55,17 +55,17 @@ impl CheckVerdict {
     }
 }
 
+/// Verdict on a machine where no UDP socket can be made.
+pub fn no_socket(error: &dyn fmt::Display) -> CheckVerdict {
+    CheckVerdict::fail(
+        format!("cannot make a UDP socket: {error}"),
+        "check the sandbox (seccomp, network namespace)",
+    )
+}
+
 /// Judges the kernel buffers of a UDP socket.
-pub fn buffers(reading: &Result<Buffers, String>) -> CheckVerdict {
-    let Buffers { wanted, recv, send } = match reading {
-        Ok(buffers) => *buffers,
-        Err(error) => {
-            return CheckVerdict::fail(
-                format!("cannot make a UDP socket: {error}"),
-                "check the sandbox (seccomp, network namespace)",
-            );
-        }
-    };
+pub fn buffers(reading: Buffers) -> CheckVerdict {
+    let Buffers { wanted, recv, send } = reading;
     let shown = |count: usize| bytes(count as u64);
     if recv >= wanted && send >= wanted {
         return CheckVerdict::Ok(format!("{} to receive and to send", shown(wanted)));
@@ -85,25 +85,21 @@ pub fn buffers(reading: &Result<Buffers, String>) -> CheckVerdict {
 }
 
 /// Judges the segmentation offloads of a UDP socket.
-pub fn offload(reading: &Result<Offload, String>) -> CheckVerdict {
+pub fn offload(reading: &Offload) -> CheckVerdict {
     match reading {
-        Ok(Offload { send: 2.., receive: 2.. }) => CheckVerdict::Ok("GSO to send, GRO to receive".to_owned()),
-        Ok(Offload { send, .. }) => CheckVerdict::warn(
+        Offload { send: 2.., receive: 2.. } => CheckVerdict::Ok("GSO to send, GRO to receive".to_owned()),
+        Offload { send, .. } => CheckVerdict::warn(
             format!(
                 "the kernel has no {}: each packet costs a system call",
                 if *send < 2 { "GSO" } else { "GRO" }
             ),
             "Linux 5.0 or newer has both; a sandbox may hide them",
         ),
-        Err(error) => CheckVerdict::fail(
-            format!("cannot make a UDP socket: {error}"),
-            "check the sandbox (seccomp, network namespace)",
-        ),
     }
 }
 
 /// Judges the steering of datagrams to workers.
-pub fn steering(reading: &Result<(), String>) -> CheckVerdict {
+pub fn steering<E: fmt::Display>(reading: &Result<(), E>) -> CheckVerdict {
     match reading {
         Ok(()) => CheckVerdict::Ok("datagrams are steered to their worker".to_owned()),
         Err(error) => CheckVerdict::fail(

@@ -12,15 +12,12 @@ use std::{
     time::SystemTime,
 };
 
+use relay_cli::token::{self, TokenReport};
 use relay_config::Config;
 use relay_host::diagnostics;
 use report::CheckReport;
 
-use crate::{
-    cli::CheckArgs,
-    log::note,
-    token::{self, TokenReport},
-};
+use crate::{cli::CheckArgs, log::note};
 
 /// Explains the settings on standard output. The exit status tells whether a relay would start with them.
 pub fn check(args: &CheckArgs) -> ExitCode {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use relay_cli::demo::{Actors, BROADCAST, CLOCK, DemoFigures, PATTERN};
+use relay_cli::{
+    demo::{Actors, BROADCAST, CLOCK, DemoFigures, PATTERN},
+    terminal::RESTART_LINE,
+};
 use relay_host::signals::Reason;
 use relay_meter::Worker as Meter;
 use relay_worker::RelayCounts;
@@ -132,7 +135,7 @@ impl StatusLine {
     fn show(&self, parts: &[String]) {
         print(&if self.in_place {
             // A line that reaches the edge wraps and cannot be overwritten.
-            format!("\r\x1b[K{}", fitting(parts, columns().saturating_sub(1)))
+            format!("{RESTART_LINE}{}", fitting(parts, columns().saturating_sub(1)))
         } else {
             format!("{}\n", parts.join(GAP))
         });

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource, value_parser};
 
-use relay_config::{SettingOverrides, table};
+use relay_config::{InvalidValue, SettingOverrides, table};
 
 /// Arguments of a relay.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,8 @@ fn argument(entry: &'static table::Entry, names: &'static table::Names) -> Arg {
     let check = move |text: &str| {
         // In a file "" means everything; on a command line it is likely an unset shell variable.
         if kind == table::Kind::Prefixes && text.trim().is_empty() {
-            return Err("it is empty; leave it out, or write ** to open everything".to_owned());
+            let what = "it is empty; leave it out, or write ** to open everything";
+            return Err(InvalidValue(what.to_owned()));
         }
         kind.check(&kind.of_text(text)).map(|()| text.to_owned())
     };

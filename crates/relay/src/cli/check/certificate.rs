@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use relay_certificate::{Identity, authorities as authorities_of, ending, made_for};
+use relay_certificate::{CertificateLoadError, Identity, authorities as authorities_of, ending, made_for};
 use relay_config::{CertFiles, Tls};
 use relay_host::diagnostics::Diagnostic;
 
@@ -60,6 +60,6 @@ impl CertificateCheck {
 }
 
 /// Number of client authorities in `files`, or why they cannot be used; `None` without files.
-pub(super) fn authorities(files: &[PathBuf]) -> Option<Result<usize, String>> {
-    (!files.is_empty()).then(|| authorities_of(files).map_err(|error| error.to_string()))
+pub(super) fn authorities(files: &[PathBuf]) -> Option<Result<usize, CertificateLoadError>> {
+    (!files.is_empty()).then(|| authorities_of(files))
 }

@@ -78,7 +78,7 @@ fn authorities(report: &CheckReport) -> Value {
     match &report.authorities {
         None => Value::Null,
         Some(Ok(count)) => json!(count),
-        Some(Err(why)) => json!({ "refused": why }),
+        Some(Err(why)) => json!({ "refused": why.to_string() }),
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use relay_certificate::CertificateLoadError;
+use relay_cli::token::TokenReport;
 use relay_config::{
     Config, Place as Where, Resolution, Source, Tls, Warning,
     listeners::{self, Listener, ListenerAddress},
@@ -17,7 +19,7 @@ use relay_host::{
 };
 
 use super::certificate::{CertificateCheck, authorities};
-use crate::{serve, token::TokenReport};
+use crate::serve;
 
 /// Default stop timeout of systemd; a longer drain may be cut short.
 const LONG_DRAIN: Duration = Duration::from_secs(90);
@@ -34,11 +36,11 @@ pub(super) struct CheckReport {
     /// Certificates it would use.
     pub(super) certificates: Vec<CertificateCheck>,
     /// Number of client authorities, if clients are asked for certificates; or why they cannot be used.
-    pub(super) authorities: Option<Result<usize, String>>,
+    pub(super) authorities: Option<Result<usize, CertificateLoadError>>,
     /// Certificates of HTTPS, if configured separately.
     pub(super) web_certificates: Vec<CertificateCheck>,
     /// Client authorities of HTTPS, as `authorities`.
-    web_authorities: Option<Result<usize, String>>,
+    web_authorities: Option<Result<usize, CertificateLoadError>>,
     /// Listeners beside UDP.
     pub(super) listeners: Vec<Listener>,
     /// Number of worker threads.
@@ -101,8 +103,8 @@ impl CheckReport {
             });
             missing.collect()
         };
-        let unusable = |key: &'static str, found: &Option<Result<usize, String>>| {
-            found.as_ref().and_then(|found| found.as_ref().err()).map(|why| (key, why.clone()))
+        let unusable = |key: &'static str, found: &Option<Result<usize, CertificateLoadError>>| {
+            found.as_ref().and_then(|found| found.as_ref().err()).map(|why| (key, why.to_string()))
         };
         let mut troubles = missing("tls.cert", &self.certificates);
         troubles.extend(unusable("tls.root", &self.authorities));

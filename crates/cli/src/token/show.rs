@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 /// Content and validity of a token.
 #[derive(Debug)]
-pub(crate) struct TokenReport {
+pub struct TokenReport {
     /// Parsed content; `None` if it cannot be parsed.
     pub(super) token: Option<UnverifiedToken>,
     /// Whether it is valid; `None` if not verified.
@@ -26,7 +26,7 @@ pub(crate) struct TokenReport {
 
 impl TokenReport {
     /// Whether it was verified and is valid.
-    pub(crate) fn is_valid(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         self.holds == Some(true)
     }
 
@@ -42,7 +42,7 @@ impl TokenReport {
     }
 
     /// Output as text.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut out = match self.holds {
             Some(true) => "the token holds\n".to_owned(),
             Some(false) => "the token does not hold\n".to_owned(),
@@ -88,7 +88,7 @@ impl TokenReport {
     }
 
     /// Output as one JSON object.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let mut value = json!({ "holds": self.holds, "reasons": self.reasons });
         let mut put = |name: &str, what: Value| {
             if let Some(object) = value.as_object_mut() {

@@ -12,7 +12,7 @@ use clap::Args;
 use relay_auth::{Algorithm, Grants, Key, KeyId};
 use relay_model::{Path, Pattern};
 
-use super::{EXIT_CODES, Misuse, grant, path, print};
+use super::{ArgumentError, EXIT_CODES, Misuse, grant, path, print};
 
 /// File mode of private keys.
 const SECRET: u32 = 0o600;
@@ -117,13 +117,13 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
 }
 
 /// Parses a `kid` that can be a file name, as the key may be put into a folder later.
-fn plain_id(text: &str) -> Result<KeyId, String> {
-    let id: KeyId = text.parse().map_err(|error: relay_auth::NoKeyId| error.to_string())?;
+fn plain_id(text: &str) -> Result<KeyId, ArgumentError> {
+    let id: KeyId = text.parse().map_err(|error: relay_auth::NoKeyId| ArgumentError(error.to_string()))?;
     if id.file_stem().is_none() {
-        return Err(
+        return Err(ArgumentError(
             "a key id that we make is of letters, digits, `-` and `_`, so that it can be a file name"
                 .to_owned(),
-        );
+        ));
     }
     Ok(id)
 }

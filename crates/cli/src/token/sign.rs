@@ -9,7 +9,7 @@ use relay_model::{Path, Pattern, Scope};
 use url::Url;
 
 use super::{EXIT_CODES, When, grant, path, print, read};
-use crate::log::note;
+use crate::progress::note;
 
 /// Arguments of `token sign`.
 #[derive(Clone, Debug, Args)]

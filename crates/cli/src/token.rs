@@ -9,20 +9,18 @@ mod verify;
 use std::{
     io::{self, Write},
     path::PathBuf,
-    process::ExitCode,
     time::{Duration, SystemTime},
 };
 
 use anyhow::Result;
 use clap::Subcommand;
 use relay_auth::Expected;
-use relay_host::diagnostics;
 use relay_model::{Path, Pattern};
 
-use crate::log::note;
+use crate::{Exit, Failure};
 
 pub use generate::GenerateArgs;
-pub(crate) use show::TokenReport;
+pub use show::TokenReport;
 pub use sign::SignArgs;
 pub use verify::{InspectArgs, VerifyArgs};
 
@@ -58,8 +56,11 @@ pub enum TokenVerb {
     Inspect(InspectArgs),
 }
 
-/// Runs a verb.
-pub fn run(verb: &TokenVerb) -> ExitCode {
+/// Runs an action. A token that was verified and is not valid ends with [`Exit::Failed`].
+///
+/// # Errors
+/// The arguments contradict each other, or a file cannot be read or written.
+pub fn run(verb: &TokenVerb) -> Result<Exit, Failure> {
     let now = SystemTime::now();
     let done = match verb {
         TokenVerb::Generate(args) => generate::run(args).map(|()| true),
@@ -68,31 +69,26 @@ pub fn run(verb: &TokenVerb) -> ExitCode {
         TokenVerb::Inspect(args) => verify::inspect(args, now),
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(true) => Ok(Exit::Done),
+        Ok(false) => Ok(Exit::Failed),
         Err(error) => {
-            note(format_args!("{}", diagnostics::chain(&error)));
-            if error.is::<Misuse>() { ExitCode::from(MISUSE) } else { ExitCode::FAILURE }
+            let exit = if error.is::<Misuse>() { Exit::Usage } else { Exit::Failed };
+            Err(Failure::new(exit, format!("{error:#}")))
         }
     }
 }
-
-/// Exit status of a usage error, the same as that of clap.
-const MISUSE: u8 = 2;
 
 /// Usage error in the combination of arguments.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Misuse(String);
 
-/// Describes a token for `check`. `text` is the token, a URL with one, or `-` for standard input. Without keys it is
+/// Describes a token. `text` is the token, a URL with one, or `-` for standard input. Without keys it is
 /// not verified.
-pub(crate) fn about(
-    text: &str,
-    keys: &[PathBuf],
-    expected: &Expected,
-    now: SystemTime,
-) -> Result<TokenReport> {
+///
+/// # Errors
+/// Standard input or a key file cannot be read, or a file has no usable key.
+pub fn about(text: &str, keys: &[PathBuf], expected: &Expected, now: SystemTime) -> Result<TokenReport> {
     let token = if text == "-" { read::token_in(text.as_ref())? } else { read::token(text) };
     if keys.is_empty() {
         return Ok(verify::decode(&token, None, now));
@@ -100,20 +96,25 @@ pub(crate) fn about(
     Ok(verify::judge(&token, &verify::keys(keys, None, &token)?, expected, None, now))
 }
 
+/// Argument that cannot be parsed; describes the expected one.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct ArgumentError(String);
+
 /// Parses a path or pattern of a command line.
-fn grant(text: &str) -> Result<Pattern, String> {
+fn grant(text: &str) -> Result<Pattern, ArgumentError> {
     if text.split('/').any(|segment| matches!(segment, "." | "..")) || text.contains(char::is_control) {
-        return Err("no path has a segment `.` or `..`, or a control character".to_owned());
+        return Err(ArgumentError("no path has a segment `.` or `..`, or a control character".to_owned()));
     }
     if text.contains('*') {
-        return Pattern::parse(text.trim_matches('/')).map_err(|error| error.to_string());
+        return Pattern::parse(text.trim_matches('/')).map_err(|error| ArgumentError(error.to_string()));
     }
-    Path::parse(text).map(Pattern::subtree).map_err(|error| error.to_string())
+    Path::parse(text).map(Pattern::subtree).map_err(|error| ArgumentError(error.to_string()))
 }
 
 /// Parses a path of a command line.
-fn path(text: &str) -> Result<Path, String> {
-    grant(text)?.as_subtree().cloned().ok_or_else(|| "a path has no `*`".to_owned())
+fn path(text: &str) -> Result<Path, ArgumentError> {
+    grant(text)?.as_subtree().cloned().ok_or_else(|| ArgumentError("a path has no `*`".to_owned()))
 }
 
 /// Smallest plain number accepted as a Unix time; a smaller one is most likely meant as a duration.
@@ -127,9 +128,12 @@ enum When {
 }
 
 impl When {
-    fn parse(text: &str) -> Result<Self, String> {
-        let wrong =
-            || "expected a time from now such as 90s, 15m, 12h or 30d, or a unix time in seconds".to_owned();
+    fn parse(text: &str) -> Result<Self, ArgumentError> {
+        let wrong = || {
+            ArgumentError(
+                "expected a time from now such as 90s, 15m, 12h or 30d, or a unix time in seconds".to_owned(),
+            )
+        };
         let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(split);
         let number: u64 = number.parse().map_err(|_| wrong())?;

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Entry, KeySupport, entries};
+use relay_config::table::{Entry, KeySupport, entries};
 
-/// Generates the part of `docs/configuration.md` between its marks.
-pub fn markdown() -> String {
+/// Returns the part of `docs/configuration.md` between its marks.
+pub(crate) fn markdown() -> String {
     let mut page = String::from(
         "## Keys that are obeyed\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n",
     );

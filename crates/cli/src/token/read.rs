@@ -10,8 +10,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use relay_auth::{Key, Keys, SET_BYTES, TOKEN_BYTES};
 
-use crate::log::note;
-use relay_config::without_mark;
+use crate::progress::note;
 
 /// Whether the name stands for standard input.
 pub(super) fn is_stdin(file: &File) -> bool {
@@ -78,5 +77,6 @@ fn text(file: &File, most: usize) -> Result<String> {
     if text.len() > most {
         bail!("{name}: longer than {most} bytes; it is no key or token");
     }
-    Ok(without_mark(text))
+    // Some editors put a byte order mark at the start of a file.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
