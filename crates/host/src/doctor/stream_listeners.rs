@@ -54,7 +54,7 @@ fn tcp(name: &str, address: std::net::SocketAddr) -> AddressState {
 }
 
 fn unix(path: &std::path::Path) -> AddressState {
-    match listeners::unix_diagnostic(path) {
+    match diagnostics::unix_diagnostic(path) {
         Some(trouble) => AddressState::Refused(trouble),
         None if UnixStream::connect(path).is_ok() => AddressState::Taken(Holder::Unknown),
         None => AddressState::Free,
