@@ -84,10 +84,6 @@ pub(crate) enum ReadStep {
     Done,
     /// A message was read, and more may follow.
     Event(Incoming),
-    /// A message was read, and nothing more is to be read. Only inside a dialect.
-    Last(Incoming),
-    /// The purpose of the stream has changed: it is read on. Only inside a dialect.
-    Again,
 }
 
 /// Stream whose receiver does not want more.

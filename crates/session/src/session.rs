@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use relay_auth::Permit;
 use relay_model::{
-    Ask, Hop, Order, SessionCode, SessionId, SubId,
+    Ask, Hop, Order, Path, Prefs, SessionCode, SessionId, StreamCode, SubId,
+    limits::SessionLimits,
     transport::{Dir, Stream, Transport, TransportClosed, TransportEvent},
 };
 use relay_wire::Version;
@@ -103,7 +104,7 @@ impl Session {
         let mut turn = turn!(self, t, cx);
         if permit.is_peer() {
             self.subscriber.advertise_all(&mut turn);
-            self.limiter = RequestLimiter::new(&relay_model::limits::SessionLimits::NONE);
+            self.limiter = RequestLimiter::new(&SessionLimits::NONE);
         }
         turn.state.admit(permit);
         turn.check_role();
@@ -178,20 +179,10 @@ impl Session {
         let Self { publisher, subscriber, .. } = self;
         let turn = &mut turn!(self, t, cx);
         match order {
-            Order::Open { log, epoch, path, publisher: source, track, prefs, want, asker } => {
-                let broadcast = relay_model::Path::root();
-                let publisher_hop = source;
-                let params = UpstreamParams {
-                    log,
-                    epoch,
-                    path,
-                    publisher: publisher_hop,
-                    broadcast,
-                    track,
-                    prefs,
-                    want,
-                    asker,
-                };
+            Order::Open { log, epoch, path, publisher: hop, track, prefs, want, asker } => {
+                let broadcast = Path::root();
+                let params =
+                    UpstreamParams { log, epoch, path, publisher: hop, broadcast, track, prefs, want, asker };
                 publisher.open_track(turn, params);
             }
             Order::Prefs { log, prefs, want } => publisher.update_track(turn, log, prefs, want),
@@ -338,7 +329,7 @@ impl Session {
                 started: self.state.config.started,
             };
             match self.dialect.read(&mut io, stream) {
-                ReadStep::Event(event) | ReadStep::Last(event) => {
+                ReadStep::Event(event) => {
                     self.handle(t, cx, event);
                     if self.state.phase.is_over() {
                         return;
@@ -346,7 +337,7 @@ impl Session {
                     continue;
                 }
                 ReadStep::Paused => self.backlog.pause(stream),
-                ReadStep::Blocked | ReadStep::Again => {}
+                ReadStep::Blocked => {}
                 ReadStep::Done => return,
             }
             // Reading may have stopped because the budget was spent.
@@ -393,7 +384,7 @@ impl Session {
                 subscriber.start_sub(turn, id, SubParams { broadcast, track, alias, prefs, kind });
             }
             Request::TrackInfo { broadcast, track } => {
-                let (prefs, kind) = (relay_model::Prefs::default(), RequestKind::Info);
+                let (prefs, kind) = (Prefs::default(), RequestKind::Info);
                 subscriber.start_sub(turn, id, SubParams { broadcast, track, alias: 0, prefs, kind });
             }
             Request::Fetch { broadcast, track, priority, group, range } => {
@@ -418,13 +409,7 @@ impl Session {
     }
 
     /// Handles STOP_SENDING on one of our sending sides.
-    fn stopped<T: Transport>(
-        &mut self,
-        t: &mut T,
-        cx: &mut Cx<'_>,
-        stream: Stream,
-        code: relay_model::StreamCode,
-    ) {
+    fn stopped<T: Transport>(&mut self, t: &mut T, cx: &mut Cx<'_>, stream: Stream, code: StreamCode) {
         let mut out = Outbound { t, control: &mut self.state.control, now: cx.now };
         let stopped = self.dialect.stopped(&mut out, stream, code);
         let turn = &mut turn!(self, t, cx);

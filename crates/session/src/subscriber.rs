@@ -3,7 +3,10 @@
 
 use std::time::Instant;
 
-use relay_model::{StreamCode, SubId, transport::Transport};
+use relay_model::{
+    SessionId, StreamCode, SubId,
+    transport::{Stream, Transport},
+};
 
 use crate::{
     dialect::MediaEncoder,
@@ -96,7 +99,7 @@ impl SubscriberSide {
     pub(crate) fn group_stopped<T: Transport>(
         &mut self,
         turn: &mut Turn<'_, '_, T>,
-        stream: relay_model::transport::Stream,
+        stream: Stream,
         code: StreamCode,
     ) {
         let over = self.with_egress(turn, |egress, out| egress.stopped(out, stream, code));
@@ -129,7 +132,7 @@ impl SubscriberSide {
     }
 
     /// Removes all readers and watches from the fan-out.
-    pub(crate) fn leave(&mut self, session: relay_model::SessionId, fanout: &mut Fanout) {
+    pub(crate) fn leave(&mut self, session: SessionId, fanout: &mut Fanout) {
         for sub in self.egress.subs() {
             if let Some(log) = sub.log {
                 fanout.detach(log, crate::LocalReader { session, sub: sub.id });

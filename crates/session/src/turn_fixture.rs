@@ -9,7 +9,7 @@ use relay_auth::Policy;
 use relay_meter::Worker as Meter;
 use relay_model::{Ask, Hop, Scope, SessionId, WorkerId, limits::SessionLimits};
 use relay_store::{Store, StoreConfig, WakeSet};
-use relay_wire::{Version, lite};
+use relay_wire::Version;
 
 use crate::{
     context::{Cx, SessionConfig, SessionOutput},
@@ -34,7 +34,7 @@ pub(crate) struct TurnFixture {
 
 impl TurnFixture {
     pub(crate) fn new() -> Self {
-        let version = Version::Lite(lite::Version::V05);
+        let version = Version::from_alpn("moq-lite-05").expect("a known version");
         let config = SessionConfig {
             id: SessionId(1),
             worker: WorkerId(0),

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use relay_model::{
-    Hop, LogId, StreamCode,
+    Hop, LogId, Path, StreamCode,
     transport::{Dir, PRIORITY_CONTROL, ReadError, Stream, Transport},
 };
 use relay_store::{BoardWatch, Budget, FETCHED};
@@ -42,7 +42,7 @@ use group_stream::GroupStream;
 use handshake::Handshake;
 use headers::HeaderDeadlines;
 use partial::PartialFrames;
-use streams::StreamKind;
+use streams::{StreamKind, StreamStep};
 
 /// Code of a STOP_SENDING after everything needed was read.
 pub(crate) const NO_ERROR: StreamCode = StreamCode::INTERNAL;
@@ -152,21 +152,23 @@ impl Lite {
             _ => self.read_control(io, stream),
         };
         match step {
-            ReadStep::Done => {
-                self.streams.remove(stream);
-                ReadStep::Done
-            }
-            ReadStep::Last(event) => {
+            StreamStep::Blocked | StreamStep::Again => ReadStep::Blocked,
+            StreamStep::Paused => ReadStep::Paused,
+            StreamStep::Event(event) => ReadStep::Event(event),
+            StreamStep::Last(event) => {
                 self.streams.remove(stream);
                 ReadStep::Event(event)
             }
-            step => step,
+            StreamStep::Done => {
+                self.streams.remove(stream);
+                ReadStep::Done
+            }
         }
     }
 
-    fn read_control<T: Transport>(&mut self, io: &mut ReadContext<'_, T>, stream: Stream) -> ReadStep {
+    fn read_control<T: Transport>(&mut self, io: &mut ReadContext<'_, T>, stream: Stream) -> StreamStep {
         let Self { version, handshake, streams, partial, .. } = self;
-        let Some(kind) = streams.get_mut(stream) else { return ReadStep::Done };
+        let Some(kind) = streams.get_mut(stream) else { return StreamStep::Done };
         let before = kind.cost();
         let step = loop {
             let step = match kind {
@@ -188,7 +190,7 @@ impl Lite {
                 }
                 StreamKind::FetchUp(group) => group.read_fetched(io, stream),
             };
-            if !matches!(step, ReadStep::Again) {
+            if !matches!(step, StreamStep::Again) {
                 break step;
             }
         };
@@ -306,7 +308,7 @@ impl Lite {
         &mut self,
         out: &mut Outbound<'_, T>,
         request: RequestId,
-    ) -> Vec<relay_model::Path> {
+    ) -> Vec<Path> {
         let stream = stream_of(request);
         match self.streams.remove(stream) {
             None => Vec::new(),
@@ -356,7 +358,7 @@ impl Lite {
     }
 
     /// Forgets an announce on a request of the relay that is not stored.
-    pub(crate) fn skip_announce(&mut self, request: RequestId, path: &relay_model::Path) {
+    pub(crate) fn skip_announce(&mut self, request: RequestId, path: &Path) {
         if let Some(StreamKind::AnnounceUp(_, receiver)) = self.streams.get_mut(stream_of(request)) {
             receiver.skip(path);
         }
@@ -393,8 +395,8 @@ fn read_header<T: Transport>(
     version: Version,
     handshake: &mut Handshake,
     kind: &mut StreamKind,
-) -> ReadStep {
-    let StreamKind::Header(reader) = kind else { return ReadStep::Done };
+) -> StreamStep {
+    let StreamKind::Header(reader) = kind else { return StreamStep::Done };
     let id = loop {
         if let Some(id) = reader.buffer.next_varint() {
             break id;
@@ -402,25 +404,25 @@ fn read_header<T: Transport>(
         io.work.take(work::READ);
         match io.t.read(stream, 1) {
             Ok(Some(byte)) => reader.buffer.push(&byte),
-            Err(ReadError::Blocked) => return ReadStep::Blocked,
-            Ok(None) | Err(ReadError::Reset(_) | ReadError::Gone) => return ReadStep::Done,
+            Err(ReadError::Blocked) => return StreamStep::Blocked,
+            Ok(None) | Err(ReadError::Reset(_) | ReadError::Gone) => return StreamStep::Done,
         }
     };
     match UniType::from_id(version, id) {
         Some(UniType::Setup) if !handshake.begin_setup() => {
-            ReadStep::Last(crate::request::Incoming::Violation("duplicate SETUP stream".to_owned()))
+            StreamStep::Last(crate::request::Incoming::Violation("duplicate SETUP stream".to_owned()))
         }
         Some(UniType::Setup) => {
             *kind = StreamKind::Setup(std::mem::take(reader));
-            ReadStep::Again
+            StreamStep::Again
         }
         Some(UniType::Group) => {
             *kind = StreamKind::Group(Box::new(GroupStream::new(version)));
-            ReadStep::Again
+            StreamStep::Again
         }
         None => {
             io.t.stop(stream, NO_ERROR);
-            ReadStep::Done
+            StreamStep::Done
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use relay_model::{StreamCode, SubId};
 use relay_store::{LogEntry, ObjectHead};
-use relay_wire::{Version, lite};
+use relay_wire::Version;
 
 use super::*;
 use crate::{control::ControlQueue, dialect::Dialect, encoding_key::EncodingKey, sink::Sink};
@@ -21,7 +21,7 @@ struct Fixture {
 impl Fixture {
     /// An egress whose peer grants `streams` streams.
     fn new(streams: u64) -> Self {
-        let encoder = Dialect::new(Version::Lite(lite::Version::V05)).encoder();
+        let encoder = Dialect::new(Version::from_alpn("moq-lite-05").expect("a known version")).encoder();
         Self {
             egress: Egress::new(encoder),
             sink: Sink { openable: streams, ..Sink::default() },

@@ -1,7 +1,7 @@
 //! Announces of the peer: names, limits and permit, and the routes requested from core.
 
 use relay_model::{
-    Ask, Hop, Hops, Path,
+    Ask, Cost, Hop, Hops, Path,
     name::{self, NameError},
     transport::Transport,
 };
@@ -80,7 +80,7 @@ impl PublisherSide {
         &mut self,
         turn: &mut Turn<'_, '_, T>,
         path: Path,
-        (hops, cost): (Hops, relay_model::Cost),
+        (hops, cost): (Hops, Cost),
         is_new: bool,
     ) {
         let mut chain: Vec<Hop> = hops.iter().copied().collect();

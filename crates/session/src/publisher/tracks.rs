@@ -19,15 +19,15 @@ impl PublisherSide {
         turn: &mut Turn<'_, '_, T>,
         mut params: UpstreamParams,
     ) {
-        let Some(log) = turn.cx.store.log(params.log) else { return };
-        self.close_track(turn, params.log);
+        let UpstreamParams { log, epoch, asker, want, publisher, .. } = params;
+        let Some(stored) = turn.cx.store.log(log) else { return };
+        self.close_track(turn, log);
         // Resume point of an earlier writer, read before this one replaces it.
-        let resume = log.resume();
-        let (log, epoch, asker, want) = (log, params.epoch, params.asker, params.want);
-        let Some(mut writer) = log.writer(epoch) else {
+        let resume = stored.resume();
+        let Some(mut writer) = stored.writer(epoch) else {
             // The end reported by an earlier writer crossed this order: core must not keep the log for new
             // readers.
-            turn.ask(Ask::Ended { log: params.log, epoch, missing: false });
+            turn.ask(Ask::Ended { log, epoch, missing: false });
             return;
         };
         let root = turn.state.root();
@@ -41,7 +41,6 @@ impl PublisherSide {
             writer.info(TrackInfo::default());
             self.upstreams.mark_dirty();
         }
-        let (log, publisher) = (params.log, params.publisher);
         let announced = self.publisher_of(&params.path);
         self.upstreams.insert(params, writer, resume);
         if announced != Some(publisher) && publisher != Hop::ANONYMOUS {

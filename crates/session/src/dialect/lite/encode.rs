@@ -1,6 +1,7 @@
 //! Requests and replies of the relay as moq-lite messages.
 
 use bytes::Bytes;
+use relay_model::Hop;
 use relay_wire::{
     lite::{self, BidiType, Message, SubscribeResponse, Version},
     varint,
@@ -90,7 +91,7 @@ impl LiteEncoder {
             }
             Request::Watch { prefix, exclude } => {
                 put(BidiType::Announce);
-                let exclude_hop = exclude.unwrap_or(relay_model::Hop::ANONYMOUS);
+                let exclude_hop = exclude.unwrap_or(Hop::ANONYMOUS);
                 lite::AnnounceRequest { prefix: prefix.clone(), exclude_hop }.encode(version, &mut message);
             }
             Request::TrackInfo { broadcast, track } => {

@@ -10,7 +10,7 @@ use relay_model::{
 use relay_store::{Budget, ObjectHead, ObjectStatus};
 use relay_wire::lite::{GroupEvent, GroupReader, Version};
 
-use super::{NO_ERROR, PartialFrames, ReadContext, ReadStep, request_id};
+use super::{NO_ERROR, PartialFrames, ReadContext, request_id, streams::StreamStep};
 use crate::{
     ingest::{AppendTarget, GroupOpen, Ingest, PIECE},
     request::{FetchResult, Incoming},
@@ -72,9 +72,9 @@ impl GroupStream {
         io: &mut ReadContext<'_, T>,
         stream: Stream,
         partial: &mut PartialFrames,
-    ) -> ReadStep {
+    ) -> StreamStep {
         if !io.access.is_admitted {
-            return ReadStep::Paused;
+            return StreamStep::Paused;
         }
         while !io.work.is_spent() {
             match self.next_bytes(io, stream) {
@@ -82,17 +82,17 @@ impl GroupStream {
                     if let Err(code) = self.parse(io, bytes) {
                         io.t.stop(stream, code);
                         self.end(io.upstreams, io.budget, Some(code));
-                        return ReadStep::Done;
+                        return StreamStep::Done;
                     }
                 }
                 Bytewise::Blocked => break,
                 Bytewise::Fin => {
                     self.end(io.upstreams, io.budget, None);
-                    return ReadStep::Done;
+                    return StreamStep::Done;
                 }
                 Bytewise::Broken(code) => {
                     self.end(io.upstreams, io.budget, Some(code));
-                    return ReadStep::Done;
+                    return StreamStep::Done;
                 }
             }
         }
@@ -101,7 +101,7 @@ impl GroupStream {
         } else if self.ingest.staged() > 0 && !std::mem::replace(&mut self.is_held, true) {
             partial.add(stream, io.now);
         }
-        ReadStep::Blocked
+        StreamStep::Blocked
     }
 
     /// Reads the response to a FETCH of the relay.
@@ -109,10 +109,10 @@ impl GroupStream {
         &mut self,
         io: &mut ReadContext<'_, T>,
         stream: Stream,
-    ) -> ReadStep {
+    ) -> StreamStep {
         let code = loop {
             if io.work.is_spent() {
-                return ReadStep::Blocked;
+                return StreamStep::Blocked;
             }
             match self.next_bytes(io, stream) {
                 Bytewise::Some(bytes) => {
@@ -128,7 +128,7 @@ impl GroupStream {
                 }
                 Bytewise::Blocked => {
                     self.flush(io.upstreams, io.budget);
-                    return ReadStep::Blocked;
+                    return StreamStep::Blocked;
                 }
                 Bytewise::Broken(code) => break Some(code),
             }
@@ -139,7 +139,7 @@ impl GroupStream {
         if has_begun {
             self.close_strand(io.upstreams, io.budget, code);
         }
-        ReadStep::Last(Incoming::Fetched(request_id(stream), FetchResult { has_begun, code }))
+        StreamStep::Last(Incoming::Fetched(request_id(stream), FetchResult { has_begun, code }))
     }
 
     /// Appends a partial frame whose hold time has passed.

@@ -16,8 +16,8 @@ use relay_wire::{
 };
 
 use super::{
-    ReadContext, ReadStep,
-    streams::{StreamKind, refuse},
+    ReadContext,
+    streams::{StreamKind, StreamStep, refuse},
 };
 use crate::{
     control_stream::ControlStreamReader,
@@ -118,18 +118,18 @@ impl Handshake {
         stream: Stream,
         version: Version,
         reader: &mut ControlStreamReader,
-    ) -> ReadStep {
+    ) -> StreamStep {
         reader.fill(io.t, stream, io.work);
         match reader.buffer.next::<lite::Setup>(version) {
             Ok(None) if reader.end().is_some() => {
-                ReadStep::Last(Incoming::Violation("truncated SETUP".to_owned()))
+                StreamStep::Last(Incoming::Violation("truncated SETUP".to_owned()))
             }
-            Ok(None) => ReadStep::Blocked,
+            Ok(None) => StreamStep::Blocked,
             Ok(Some(setup)) => {
                 io.t.stop(stream, super::NO_ERROR);
-                ReadStep::Last(Incoming::Setup(self.take_setup(version, setup)))
+                StreamStep::Last(Incoming::Setup(self.take_setup(version, setup)))
             }
-            Err(error) => ReadStep::Last(malformed_setup(io, &error)),
+            Err(error) => StreamStep::Last(malformed_setup(io, &error)),
         }
     }
 
@@ -153,15 +153,15 @@ impl Handshake {
         stream: Stream,
         version: Version,
         kind: &mut StreamKind,
-    ) -> ReadStep {
-        let StreamKind::Request(reader, request) = kind else { return ReadStep::Done };
+    ) -> StreamStep {
+        let StreamKind::Request(reader, request) = kind else { return StreamStep::Done };
         let id = loop {
             if let Some(id) = reader.buffer.next_varint() {
                 break id;
             }
             match io.t.read(stream, 1) {
                 Ok(Some(byte)) => reader.buffer.push(&byte),
-                Err(ReadError::Blocked) => return ReadStep::Blocked,
+                Err(ReadError::Blocked) => return StreamStep::Blocked,
                 Ok(None) | Err(ReadError::Reset(_) | ReadError::Gone) => {
                     return refuse(io, stream, StreamCode::CANCEL);
                 }
@@ -172,12 +172,12 @@ impl Handshake {
             && !std::mem::replace(&mut negotiation.has_begun, true)
         {
             *kind = StreamKind::ClientSetup(std::mem::take(reader));
-            return ReadStep::Again;
+            return StreamStep::Again;
         }
         // Both legacy versions have the same request types.
         *request = BidiType::from_id(version, id);
         match request {
-            Some(_) => ReadStep::Paused,
+            Some(_) => StreamStep::Paused,
             None => refuse(io, stream, StreamCode::CANCEL),
         }
     }
@@ -189,28 +189,28 @@ impl Handshake {
         stream: Stream,
         version: &mut Version,
         kind: &mut StreamKind,
-    ) -> ReadStep {
-        let StreamKind::ClientSetup(reader) = kind else { return ReadStep::Done };
+    ) -> StreamStep {
+        let StreamKind::ClientSetup(reader) = kind else { return StreamStep::Done };
         reader.fill(io.t, stream, io.work);
         let setup = match ClientSetup::next(&mut reader.buffer) {
             Ok(Some(setup)) => setup,
             Ok(None) if reader.end().is_some() => {
-                return ReadStep::Last(Incoming::Violation("truncated SETUP".to_owned()));
+                return StreamStep::Last(Incoming::Violation("truncated SETUP".to_owned()));
             }
-            Ok(None) => return ReadStep::Blocked,
-            Err(error) => return ReadStep::Last(malformed_setup(io, &error)),
+            Ok(None) => return StreamStep::Blocked,
+            Err(error) => return StreamStep::Last(malformed_setup(io, &error)),
         };
         let Some(chosen) = setup.choose() else {
             io.meter.refused_version += 1;
             let close = Incoming::Close(SessionCode::VERSION, "no version in common".to_owned());
-            return ReadStep::Last(close);
+            return StreamStep::Last(close);
         };
         let mut answer = Vec::new();
         ServerSetup { version: chosen }.encode(&mut answer);
         io.control.send(io.t, io.now, stream, answer);
         (self.negotiation, *version) = (None, chosen);
         *kind = StreamKind::Session(std::mem::take(reader));
-        ReadStep::Event(Incoming::Negotiated)
+        StreamStep::Event(Incoming::Negotiated)
     }
 }
 
@@ -226,17 +226,17 @@ pub(super) fn read_session<T: Transport>(
     stream: Stream,
     version: Version,
     reader: &mut ControlStreamReader,
-) -> ReadStep {
+) -> StreamStep {
     loop {
         let more = reader.fill(io.t, stream, io.work);
         loop {
             match reader.buffer.next::<SessionInfo>(version) {
                 Ok(Some(_)) => io.work.take(MESSAGE),
                 Ok(None) => break,
-                Err(error) => return ReadStep::Last(Incoming::Violation(error.to_string())),
+                Err(error) => return StreamStep::Last(Incoming::Violation(error.to_string())),
             }
             if io.work.is_spent() {
-                return ReadStep::Blocked;
+                return StreamStep::Blocked;
             }
         }
         if !more {
@@ -244,7 +244,7 @@ pub(super) fn read_session<T: Transport>(
         }
     }
     if reader.end().is_some() {
-        return ReadStep::Last(Incoming::Close(SessionCode::NONE, "session stream ended".to_owned()));
+        return StreamStep::Last(Incoming::Close(SessionCode::NONE, "session stream ended".to_owned()));
     }
-    ReadStep::Blocked
+    StreamStep::Blocked
 }

@@ -6,7 +6,12 @@ use relay_model::{
 };
 use relay_wire::lite::{SubscribeResponse, Version};
 
-use super::{NO_ERROR, ReadContext, ReadStep, announces::AnnounceReceiver, request_id, streams::refuse};
+use super::{
+    NO_ERROR, ReadContext,
+    announces::AnnounceReceiver,
+    request_id,
+    streams::{StreamStep, refuse},
+};
 use crate::{
     control_stream::{ControlStreamReader, StreamEnd},
     request::{Incoming, Reply},
@@ -20,23 +25,23 @@ pub(super) fn read_announces<T: Transport>(
     version: Version,
     price: Option<u64>,
     (reader, receiver): (&mut ControlStreamReader, &mut AnnounceReceiver),
-) -> ReadStep {
+) -> StreamStep {
     let mut more = true;
     loop {
         loop {
             if !io.access.may_ask {
-                return ReadStep::Paused;
+                return StreamStep::Paused;
             }
             if let Some(announcement) = receiver.take_queued() {
-                return ReadStep::Event(Incoming::Announcement(request_id(stream), announcement));
+                return StreamStep::Event(Incoming::Announcement(request_id(stream), announcement));
             }
             if io.work.is_spent() {
-                return ReadStep::Blocked;
+                return StreamStep::Blocked;
             }
             match receiver.read(&mut reader.buffer, version, price) {
                 Ok(true) => io.work.take(MESSAGE),
                 Ok(false) => break,
-                Err(error) => return ReadStep::Last(Incoming::Violation(error.to_string())),
+                Err(error) => return StreamStep::Last(Incoming::Violation(error.to_string())),
             }
         }
         if !more {
@@ -45,10 +50,10 @@ pub(super) fn read_announces<T: Transport>(
         more = reader.fill(io.t, stream, io.work);
     }
     if reader.end().is_none() {
-        return ReadStep::Blocked;
+        return StreamStep::Blocked;
     }
     io.control.finish(io.t, stream);
-    ReadStep::Last(Incoming::AnnouncementsEnded(request_id(stream), receiver.take_live()))
+    StreamStep::Last(Incoming::AnnouncementsEnded(request_id(stream), receiver.take_live()))
 }
 
 /// Reads the properties of a track.
@@ -57,7 +62,7 @@ pub(super) fn read_info<T: Transport>(
     stream: Stream,
     version: Version,
     reader: &mut ControlStreamReader,
-) -> ReadStep {
+) -> StreamStep {
     reader.fill(io.t, stream, io.work);
     let reply = match reader.buffer.next::<TrackInfo>(version) {
         Ok(Some(info)) => {
@@ -67,7 +72,7 @@ pub(super) fn read_info<T: Transport>(
         }
         Ok(None) => {
             let code = match reader.end() {
-                None => return ReadStep::Blocked,
+                None => return StreamStep::Blocked,
                 Some(StreamEnd::Fin) => StreamCode::NOT_FOUND,
                 Some(StreamEnd::Reset(code)) => code,
             };
@@ -79,7 +84,7 @@ pub(super) fn read_info<T: Transport>(
             Reply::Refused { code: StreamCode::MALFORMED_TRACK }
         }
     };
-    ReadStep::Last(Incoming::Reply(request_id(stream), reply))
+    StreamStep::Last(Incoming::Reply(request_id(stream), reply))
 }
 
 /// Reads the responses to a SUBSCRIBE, then its end.
@@ -88,11 +93,11 @@ pub(super) fn read_responses<T: Transport>(
     stream: Stream,
     version: Version,
     (reader, has_bound): (&mut ControlStreamReader, &mut bool),
-) -> ReadStep {
+) -> StreamStep {
     let mut more = true;
     loop {
         if io.work.is_spent() {
-            return ReadStep::Blocked;
+            return StreamStep::Blocked;
         }
         let response = match SubscribeResponse::next(&mut reader.buffer, version) {
             Ok(response) => response,
@@ -114,14 +119,14 @@ pub(super) fn read_responses<T: Transport>(
                     Reply::Ended { bound: group }
                 }
             };
-            return ReadStep::Event(Incoming::Reply(request_id(stream), reply));
+            return StreamStep::Event(Incoming::Reply(request_id(stream), reply));
         }
         if !more {
             break;
         }
         more = reader.fill(io.t, stream, io.work);
     }
-    let Some(end) = reader.end() else { return ReadStep::Blocked };
+    let Some(end) = reader.end() else { return StreamStep::Blocked };
     io.control.finish(io.t, stream);
     last_reply(
         stream,
@@ -134,6 +139,6 @@ pub(super) fn read_responses<T: Transport>(
     )
 }
 
-fn last_reply(stream: Stream, reply: Reply) -> ReadStep {
-    ReadStep::Last(Incoming::Reply(request_id(stream), reply))
+fn last_reply(stream: Stream, reply: Reply) -> StreamStep {
+    StreamStep::Last(Incoming::Reply(request_id(stream), reply))
 }

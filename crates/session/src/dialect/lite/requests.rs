@@ -10,10 +10,10 @@ use relay_wire::{
 };
 
 use super::{
-    NO_ERROR, ReadContext, ReadStep,
+    NO_ERROR, ReadContext,
     handshake::Handshake,
     request_id,
-    streams::{StreamKind, refuse},
+    streams::{StreamKind, StreamStep, refuse},
 };
 use crate::{
     control_stream::{ControlStreamReader, StreamEnd},
@@ -28,13 +28,13 @@ pub(super) fn read_request<T: Transport>(
     version: Version,
     handshake: &mut Handshake,
     kind: &mut StreamKind,
-) -> ReadStep {
+) -> StreamStep {
     if handshake.is_negotiating() && matches!(kind, StreamKind::Request(_, None)) {
         return handshake.read_first(io, stream, version, kind);
     }
-    let StreamKind::Request(reader, request) = kind else { return ReadStep::Done };
+    let StreamKind::Request(reader, request) = kind else { return StreamStep::Done };
     if handshake.is_negotiating() || !io.may_read_request() {
-        return ReadStep::Paused;
+        return StreamStep::Paused;
     }
     reader.fill(io.t, stream, io.work);
     if request.is_none()
@@ -48,7 +48,7 @@ pub(super) fn read_request<T: Transport>(
     let parsed = match parse(&mut reader.buffer, version, *request) {
         Ok(Some(parsed)) => parsed,
         Ok(None) if reader.end().is_some() => return refuse(io, stream, StreamCode::CANCEL),
-        Ok(None) => return ReadStep::Blocked,
+        Ok(None) => return StreamStep::Blocked,
         Err(error) => return malformed(io, stream, error),
     };
     io.limiter.took(io.now);
@@ -59,13 +59,13 @@ pub(super) fn read_request<T: Transport>(
         Incoming::Request(_, Request::Goaway) => {
             io.control.finish(io.t, stream);
             io.t.stop(stream, NO_ERROR);
-            return ReadStep::Last(event);
+            return StreamStep::Last(event);
         }
         Incoming::Request(_, Request::Subscribe { .. }) => StreamKind::Subscription(reader),
         Incoming::Request(_, Request::TrackInfo { .. } | Request::Fetch { .. }) => StreamKind::Single(reader),
         _ => StreamKind::Listener(reader),
     };
-    ReadStep::Event(event)
+    StreamStep::Event(event)
 }
 
 /// Takes a complete request of a known type.
@@ -104,12 +104,12 @@ pub(super) fn read_subscription<T: Transport>(
     stream: Stream,
     version: Version,
     reader: &mut ControlStreamReader,
-) -> ReadStep {
+) -> StreamStep {
     loop {
         let more = reader.fill(io.t, stream, io.work);
         match next_update(io, version, &mut reader.buffer) {
             Ok(Some(step)) => return with_request(stream, step),
-            Ok(None) if io.work.is_spent() => return ReadStep::Blocked,
+            Ok(None) if io.work.is_spent() => return StreamStep::Blocked,
             Ok(None) => {}
             Err(error) => return cancelled_by(io, stream, error),
         }
@@ -118,7 +118,7 @@ pub(super) fn read_subscription<T: Transport>(
         }
     }
     match reader.end() {
-        None => ReadStep::Blocked,
+        None => StreamStep::Blocked,
         Some(StreamEnd::Fin) => cancelled(stream, Reply::Finished),
         Some(StreamEnd::Reset(_)) => cancelled(stream, Reply::Refused { code: StreamCode::CANCEL }),
     }
@@ -131,13 +131,13 @@ enum NextUpdate {
     Blocked,
 }
 
-fn with_request(stream: Stream, next: NextUpdate) -> ReadStep {
+fn with_request(stream: Stream, next: NextUpdate) -> StreamStep {
     match next {
         NextUpdate::Update(update) => {
-            ReadStep::Event(Incoming::Request(request_id(stream), Request::Update(update)))
+            StreamStep::Event(Incoming::Request(request_id(stream), Request::Update(update)))
         }
-        NextUpdate::Paused => ReadStep::Paused,
-        NextUpdate::Blocked => ReadStep::Blocked,
+        NextUpdate::Paused => StreamStep::Paused,
+        NextUpdate::Blocked => StreamStep::Blocked,
     }
 }
 
@@ -176,7 +176,7 @@ pub(super) fn read_single<T: Transport>(
     io: &mut ReadContext<'_, T>,
     stream: Stream,
     reader: &mut ControlStreamReader,
-) -> ReadStep {
+) -> StreamStep {
     loop {
         let more = reader.fill(io.t, stream, io.work);
         reader.discard();
@@ -186,7 +186,7 @@ pub(super) fn read_single<T: Transport>(
     }
     match reader.end() {
         // The request may be finished before its response.
-        None | Some(StreamEnd::Fin) => ReadStep::Blocked,
+        None | Some(StreamEnd::Fin) => StreamStep::Blocked,
         Some(StreamEnd::Reset(_)) => cancelled(stream, Reply::Refused { code: StreamCode::CANCEL }),
     }
 }
@@ -196,31 +196,31 @@ pub(super) fn read_listener<T: Transport>(
     io: &mut ReadContext<'_, T>,
     stream: Stream,
     reader: &mut ControlStreamReader,
-) -> ReadStep {
+) -> StreamStep {
     reader.fill(io.t, stream, io.work);
     if reader.end().is_none() && reader.buffer.is_empty() {
-        return ReadStep::Blocked;
+        return StreamStep::Blocked;
     }
     cancelled(stream, Reply::Finished)
 }
 
-fn cancelled(stream: Stream, reply: Reply) -> ReadStep {
-    ReadStep::Event(Incoming::Request(request_id(stream), Request::Cancel(reply)))
+fn cancelled(stream: Stream, reply: Reply) -> StreamStep {
+    StreamStep::Event(Incoming::Request(request_id(stream), Request::Cancel(reply)))
 }
 
 /// Ends a request by a malformed message that follows it.
-fn cancelled_by<T: Transport>(io: &mut ReadContext<'_, T>, stream: Stream, error: DecodeError) -> ReadStep {
+fn cancelled_by<T: Transport>(io: &mut ReadContext<'_, T>, stream: Stream, error: DecodeError) -> StreamStep {
     if exceeds_limit(&error) {
-        return ReadStep::Last(Incoming::Violation(error.to_string()));
+        return StreamStep::Last(Incoming::Violation(error.to_string()));
     }
     io.meter.requests_refused += 1;
     cancelled(stream, Reply::Refused { code: StreamCode::CANCEL })
 }
 
 /// Handles a malformed request: exceeding a limit closes the session, other errors only the stream.
-fn malformed<T: Transport>(io: &mut ReadContext<'_, T>, stream: Stream, error: DecodeError) -> ReadStep {
+fn malformed<T: Transport>(io: &mut ReadContext<'_, T>, stream: Stream, error: DecodeError) -> StreamStep {
     match exceeds_limit(&error) {
-        true => ReadStep::Last(Incoming::Violation(error.to_string())),
+        true => StreamStep::Last(Incoming::Violation(error.to_string())),
         false => refuse(io, stream, StreamCode::CANCEL),
     }
 }

@@ -6,8 +6,8 @@ use relay_model::{
 };
 use relay_wire::lite::BidiType;
 
-use super::{NO_ERROR, ReadContext, ReadStep, announces::AnnounceReceiver, group_stream::GroupStream};
-use crate::{control_stream::ControlStreamReader, footprint::STREAM, streams::StreamCost};
+use super::{NO_ERROR, ReadContext, announces::AnnounceReceiver, group_stream::GroupStream};
+use crate::{control_stream::ControlStreamReader, footprint::STREAM, request::Incoming, streams::StreamCost};
 
 /// Purpose of a stream, and the state of reading it.
 #[derive(Debug)]
@@ -42,6 +42,23 @@ pub(super) enum StreamKind {
     },
     /// Our FETCH.
     FetchUp(Box<GroupStream>),
+}
+
+/// Result of reading a stream.
+#[derive(Debug)]
+pub(super) enum StreamStep {
+    /// Nothing more can be read now, for lack of bytes or of work budget.
+    Blocked,
+    /// The stream must wait until requests may be read.
+    Paused,
+    /// Nothing more is to be read.
+    Done,
+    /// A message was read, and more may follow.
+    Event(Incoming),
+    /// A message was read, and nothing more is to be read.
+    Last(Incoming),
+    /// The purpose of the stream has changed: it is read on.
+    Again,
 }
 
 impl StreamKind {
@@ -91,11 +108,11 @@ pub(super) fn refuse<T: Transport>(
     io: &mut ReadContext<'_, T>,
     stream: Stream,
     code: StreamCode,
-) -> ReadStep {
+) -> StreamStep {
     io.meter.requests_refused += 1;
     io.t.reset(stream, code);
     io.t.stop(stream, NO_ERROR);
-    ReadStep::Done
+    StreamStep::Done
 }
 
 #[cfg(test)]
