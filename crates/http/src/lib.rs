@@ -4,7 +4,7 @@
 //! library; the socket of a WebSocket is passed to a worker once the upgrade is agreed on.
 //!
 //! [`Server`] listens ([`accept`]), each connection is a [`socket::TimeoutStream`] under hyper, and a [`site`] answers.
-//! Readers of announcements or groups are sessions of the [`hub`], which sits beside the workers. Everything runs on a
+//! Readers of announcements or groups are sessions of the `readers`, a virtual worker beside the workers. Everything runs on a
 //! small runtime of its own: no worker waits for it.
 
 mod accept;

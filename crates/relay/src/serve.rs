@@ -236,9 +236,11 @@ fn start(
     let reading = memory.read();
     let limits = plan(config, &reading).limits(0, 0, &reading);
     options.state = state(config, reading.limit);
-    options.cache_bytes = limits.capacity;
-    options.memory_bytes = limits.ceiling;
-    options.max_age = config.cache.duration;
+    options.cache = relay_worker::CacheLimits {
+        capacity: limits.capacity,
+        ceiling: limits.ceiling,
+        max_age: config.cache.duration,
+    };
     let workers = options.workers;
     options.stream_sockets = rlimit::sockets(workers).sessions;
     let relay =

@@ -4,16 +4,12 @@
 //! its verdict; then it gets the socket. An HTTP server can thus answer an upgrade itself before it hands
 //! over the socket, and sessions are admitted in one place only.
 
-use std::{fmt, os::unix::net::UnixStream, sync::Arc};
+use std::{fmt, os::unix::net::UnixStream};
 
 use relay_model::SessionId;
 use relay_transport::qmux::{QmuxCarrier, QmuxFraming};
 
-use crate::{
-    conn_info::ConnInfo,
-    gate::Denial,
-    mailbox::{Mailbox, WorkerMessage},
-};
+use crate::{admission::Denial, conn_info::ConnInfo};
 
 /// An accepted connection, described before its socket is handed over.
 #[derive(Clone, Debug)]
@@ -48,7 +44,7 @@ pub struct AdmittedSocket {
 
 impl fmt::Debug for AdmittedSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("AdmittedSocket").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
@@ -74,13 +70,16 @@ pub type AdmissionCallback = Box<dyn FnOnce(Result<Admission, RejectReason>) + S
 /// gets none within `limits::SETUP_TIMEOUT`.
 pub struct Admission {
     session: SessionId,
-    /// `None` once the socket was handed over.
-    mailbox: Option<Arc<Mailbox>>,
+    /// Passes the socket to the worker, or that there is none; `None` once it was called.
+    hand_over: Option<HandOver>,
 }
 
+/// Callback that gets the socket of an admitted session, or `None` if there will be none.
+pub(crate) type HandOver = Box<dyn FnOnce(Option<AdmittedSocket>) + Send>;
+
 impl Admission {
-    pub(crate) fn new(session: SessionId, mailbox: Arc<Mailbox>) -> Self {
-        Self { session, mailbox: Some(mailbox) }
+    pub(crate) fn new(session: SessionId, hand_over: HandOver) -> Self {
+        Self { session, hand_over: Some(hand_over) }
     }
 
     /// Id of the session, for the gate and logs.
@@ -89,26 +88,24 @@ impl Admission {
     }
 
     /// Hands over the socket, which is closed if the session has ended meanwhile.
-    pub fn take(mut self, link: AdmittedSocket) {
-        self.post(WorkerMessage::Link(self.session, Box::new(link)));
-    }
-
-    fn post(&mut self, message: WorkerMessage) {
-        if let Some(mailbox) = self.mailbox.take() {
-            mailbox.post(&mut vec![message]);
+    pub fn take(mut self, socket: AdmittedSocket) {
+        if let Some(hand_over) = self.hand_over.take() {
+            hand_over(Some(socket));
         }
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.post(WorkerMessage::Unlinked(self.session));
+        if let Some(hand_over) = self.hand_over.take() {
+            hand_over(None);
+        }
     }
 }
 
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("session", &self.session).finish_non_exhaustive()
+        f.debug_struct("Admission").field("session", &self.session).finish_non_exhaustive()
     }
 }
 
@@ -120,33 +117,6 @@ pub struct PendingAccept {
 
 impl fmt::Debug for PendingAccept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arrival").field("newcomer", &self.pending).finish_non_exhaustive()
-    }
-}
-
-/// Entry point for accepted stream sockets; a handle for any thread.
-#[derive(Clone)]
-pub struct AcceptQueue(Arc<[Arc<Mailbox>]>);
-
-impl AcceptQueue {
-    pub(crate) fn new(mailboxes: &[Arc<Mailbox>]) -> Self {
-        Self(mailboxes.into())
-    }
-
-    /// Sends `newcomer` to the worker with the fewest connections, which calls `verdict`.
-    pub fn arrive(&self, newcomer: PendingSession, verdict: AdmissionCallback) {
-        let Some(mailbox) = self.0.iter().min_by_key(|mailbox| mailbox.load()) else {
-            return verdict(Err(RejectReason::Full));
-        };
-        // Estimate until the worker updates its load, so that a burst is spread over all workers.
-        mailbox.add_load();
-        mailbox
-            .post(&mut vec![WorkerMessage::Arrive(Box::new(PendingAccept { pending: newcomer, verdict }))]);
-    }
-}
-
-impl fmt::Debug for AcceptQueue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arrivals").finish_non_exhaustive()
+        f.debug_struct("PendingAccept").field("pending", &self.pending).finish_non_exhaustive()
     }
 }

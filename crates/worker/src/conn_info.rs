@@ -2,9 +2,8 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
+use relay_model::Role;
 use relay_transport::quic::PeerCertificate;
-
-use crate::gate::Role;
 
 /// Facts about a connection. Its `Debug` shows only what cannot hold secrets: the target may hold a token.
 #[derive(Clone)]

@@ -7,18 +7,20 @@
 //! None of this is on the packet path: a gate costs once per session, and a change once per affected session.
 
 use std::{
-    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use relay_auth::{Permit, Policy, Refusal};
+use relay_auth::{Permit, Policy};
 pub use relay_model::Role;
 use relay_model::{SessionCode, SessionId};
 
 use crate::{
+    admission::Denial,
     conn_info::ConnInfo,
     mailbox::{Mailbox, WorkerMessage},
+    session_control::SessionControl,
 };
 
 /// Authorizer of sessions. A [`Policy`] is a gate that answers at once.
@@ -102,36 +104,6 @@ impl Drop for GateReply {
     }
 }
 
-/// Reason for denying a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Denial {
-    /// The requested path is not allowed, or the request is malformed.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The permit has expired.
-    #[error("expired")]
-    Expired,
-    /// The authorizer cannot be reached or failed: nobody is admitted without its answer. Clients may retry.
-    #[error("authorization unavailable")]
-    Unavailable,
-    /// The authorizer did not answer in time. Clients may retry.
-    #[error("authorization timed out")]
-    TimedOut,
-}
-
-impl Denial {
-    /// Code the session is closed with. "Unauthorized" only for denials that a retry cannot change: clients
-    /// do not reconnect after it.
-    pub fn session_code(self) -> SessionCode {
-        match self {
-            Self::Refused(refusal) => refusal.session_code(),
-            Self::Expired => SessionCode::UNAUTHORIZED,
-            Self::Unavailable => SessionCode::INTERNAL,
-            Self::TimedOut => SessionCode::TIMEOUT,
-        }
-    }
-}
-
 /// End of a session that the gate was asked about.
 #[derive(Clone, Debug)]
 pub struct SessionEnded<'a> {
@@ -176,80 +148,119 @@ impl EndedBy {
     }
 }
 
-/// Handle for changing admitted sessions, from any thread. Ids are never reused: calls for an ended session
-/// do nothing.
-#[derive(Clone)]
-pub struct SessionControl(Arc<[Arc<Mailbox>]>);
-
-impl SessionControl {
-    pub(crate) fn new(mailboxes: &[Arc<Mailbox>]) -> Self {
-        Self(mailboxes.into())
-    }
-
-    /// Ends an admitted session. The peer is sent `reason`, which must not hold secrets.
-    pub fn end(&self, session: SessionId, code: SessionCode, reason: &str) {
-        self.post(session, WorkerMessage::End { session, code, reason: reason.into() });
-    }
-
-    /// Replaces the permit of an admitted session: what it no longer allows ends, what it newly allows
-    /// becomes visible, and its expiry replaces the old one. With another root or subject the session ends,
-    /// as its peer must reconnect.
-    pub fn revise(&self, session: SessionId, permit: Permit) {
-        self.post(session, WorkerMessage::Revise(session, permit));
-    }
-
-    /// Ends every session whose permit matches `which`, such as those of a removed key or a revoked subject.
-    /// Call it once new answers are no longer based on the revoked credential; pending answers based on it
-    /// are rejected too. `which` runs on the workers' threads and must not block; a panic in it matches every
-    /// permit.
-    pub fn end_where(
-        &self,
-        code: SessionCode,
-        reason: &str,
-        which: impl Fn(&Permit) -> bool + Send + Sync + 'static,
-    ) {
-        let (which, reason): (PermitFilter, Arc<str>) = (PermitFilter(Arc::new(which)), reason.into());
-        for mailbox in &*self.0 {
-            let (which, reason) = (which.clone(), reason.clone());
-            mailbox.post(&mut vec![WorkerMessage::EndWhere { which, code, reason }]);
-        }
-    }
-
-    fn post(&self, session: SessionId, message: WorkerMessage) {
-        if let Some(mailbox) = self.0.get(usize::from(session.worker().0)) {
-            mailbox.post(&mut vec![message]);
-        }
-    }
-}
-
-impl fmt::Debug for SessionControl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions").finish_non_exhaustive()
-    }
-}
-
-/// Filter for permits.
-#[derive(Clone)]
-pub struct PermitFilter(Arc<dyn Fn(&Permit) -> bool + Send + Sync>);
-
-impl PermitFilter {
-    /// Whether `permit` matches.
-    pub fn matches(&self, permit: &Permit) -> bool {
-        (self.0)(permit)
-    }
-}
-
-impl fmt::Debug for PermitFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Which")
-    }
-}
-
 /// Source of the time of day, which may step in either direction.
 pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// A gate as seen by one worker; a panic in it costs no more than the asking session.
+pub(crate) struct GateClient {
+    gate: Arc<dyn Gate>,
+    wall: WallClock,
+    mailbox: Arc<Mailbox>,
+}
+
+impl GateClient {
+    /// Creates a client whose late answers are posted to `mailbox`.
+    pub(crate) fn new(gate: Arc<dyn Gate>, wall: WallClock, mailbox: Arc<Mailbox>) -> Self {
+        Self { gate, wall, mailbox }
+    }
+
+    /// Time of day.
+    pub(crate) fn wall(&self) -> SystemTime {
+        (self.wall)()
+    }
+
+    /// Asks the gate to admit a session. `None`: it panicked.
+    pub(crate) fn ask(&self, session: SessionId, conn: ConnInfo) -> Option<GateAnswer> {
+        let request = AdmissionRequest { session, conn, now: self.wall(), mailbox: self.mailbox.clone() };
+        catch_unwind(AssertUnwindSafe(|| self.gate.admit(&request))).ok()
+    }
+
+    /// Notifies the gate of the end of a session. False: it panicked.
+    pub(crate) fn report(&self, ended: &SessionEnded<'_>) -> bool {
+        let reported = catch_unwind(AssertUnwindSafe(|| self.gate.ended(ended)));
+        if reported.is_err() {
+            tracing::error!(session = %ended.session, "gate panicked at the end of a session");
+        }
+        reported.is_ok()
+    }
+}
 
 impl Gate for Policy {
     fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
         GateAnswer::Now(Policy::admit(self, request.conn.target(), request.now).map_err(Denial::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, net::Ipv4Addr};
+
+    use relay_model::Scope;
+
+    use super::*;
+
+    /// Gate that keeps no reply, or panics.
+    struct DroppingGate {
+        panics: bool,
+    }
+
+    impl Gate for DroppingGate {
+        fn admit(&self, request: &AdmissionRequest) -> GateAnswer {
+            assert!(!self.panics, "injected");
+            drop(request.reply());
+            GateAnswer::Later
+        }
+
+        fn ended(&self, _: &SessionEnded<'_>) {
+            assert!(!self.panics, "injected");
+        }
+    }
+
+    fn client(gate: impl Gate + 'static) -> GateClient {
+        let wall: WallClock = Arc::new(|| SystemTime::UNIX_EPOCH);
+        GateClient::new(Arc::new(gate), wall, Arc::new(Mailbox::new(Box::new(|| {}))))
+    }
+
+    fn conn(target: &str) -> ConnInfo {
+        let at = (Ipv4Addr::LOCALHOST, 443).into();
+        ConnInfo { target: Some(target.to_owned()), ..ConnInfo::new("quic", at, at) }
+    }
+
+    #[test]
+    fn policy_answers_at_once_for_the_target() {
+        let client = client(Policy::public(Scope::everything(), Scope::everything()));
+        let Some(GateAnswer::Now(Ok(permit))) = client.ask(SessionId(1), conn("/room")) else {
+            panic!("denied");
+        };
+        assert_eq!(permit.root().as_str(), "room");
+    }
+
+    #[test]
+    fn dropped_reply_is_posted_as_a_denial() {
+        let client = client(DroppingGate { panics: false });
+        assert!(matches!(client.ask(SessionId(7), conn("/")), Some(GateAnswer::Later)));
+        let mut messages = VecDeque::new();
+        client.mailbox.take(&mut messages);
+        let message = messages.pop_front();
+        let is_denial =
+            matches!(message, Some(WorkerMessage::Answer(SessionId(7), Err(Denial::Unavailable))));
+        assert!(is_denial, "{message:?}");
+    }
+
+    #[test]
+    fn panic_in_the_gate_is_contained() {
+        let client = client(DroppingGate { panics: true });
+        assert!(client.ask(SessionId(1), conn("/")).is_none());
+        let ended = SessionEnded {
+            session: SessionId(1),
+            admitted: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            lasted: Duration::ZERO,
+            by: EndedBy::Relay,
+            code: None,
+            reason: "",
+        };
+        assert!(!client.report(&ended));
     }
 }

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use relay_model::{SessionCode, SessionId};
 use relay_session::Footprint;
 
-use crate::gate::SessionControl;
+use crate::session_control::SessionControl;
 
 /// Share of a limit above which sessions are closed, percent.
 const BINDING: u64 = 75;

@@ -15,8 +15,8 @@ use relay_model::{Order, SessionCode, SessionId};
 
 use crate::{
     accept::{AdmittedSocket, PendingAccept},
-    gate::{Denial, PermitFilter},
-    inspect::WorkerQuery,
+    admission::{CloseReason, Denial, PermitFilter},
+    query::WorkerQuery,
 };
 
 /// Start of the wind-down within the window of a drain, percent.
@@ -47,19 +47,15 @@ pub enum WorkerMessage {
     End {
         /// Affected session.
         session: SessionId,
-        /// Close code.
-        code: SessionCode,
-        /// Close reason.
-        reason: Arc<str>,
+        /// Code and reason of the close.
+        close: CloseReason,
     },
     /// Ends every session whose permit matches.
     EndWhere {
         /// Filter for permits.
-        which: PermitFilter,
-        /// Close code.
-        code: SessionCode,
-        /// Close reason.
-        reason: Arc<str>,
+        filter: PermitFilter,
+        /// Code and reason of the close.
+        close: CloseReason,
     },
     /// Status request.
     Inspect(WorkerQuery),
@@ -68,10 +64,8 @@ pub enum WorkerMessage {
     Drain(Drain),
     /// Closes all sessions at once, rejects new ones, and ends the worker once all is sent or time is up.
     Shutdown {
-        /// Close code.
-        code: SessionCode,
-        /// Close reason.
-        reason: Arc<str>,
+        /// Code and reason of the close.
+        close: CloseReason,
         /// Latest time of the worker's end.
         until: Instant,
     },
@@ -83,10 +77,8 @@ pub struct Drain {
     /// Workers that still have sessions. A worker without any stays until all have none: new connections to
     /// its socket must be refused, not left without an answer.
     pub busy: Arc<AtomicUsize>,
-    /// Close code of sessions that stay.
-    pub code: SessionCode,
-    /// Close reason of sessions that stay.
-    pub reason: Arc<str>,
+    /// Code and reason of the close of sessions that stay.
+    pub close_reason: CloseReason,
     /// Start of the wind-down: remaining sessions, one after another, begin no more groups.
     pub wind_down: Instant,
     /// Time at which the remaining sessions are closed.
@@ -103,7 +95,8 @@ impl Drain {
         let at = |percent: u32| now + window / 100 * percent;
         let (wind_down, close) = (at(WIND_DOWN_PERCENT), at(CLOSE_PERCENT));
         let busy = Arc::new(AtomicUsize::new(workers));
-        Self { busy, code, reason: reason.into(), wind_down, close, until: now + window }
+        let close_reason = CloseReason::new(code, reason);
+        Self { busy, close_reason, wind_down, close, until: now + window }
     }
 
     /// Start of the wind-down of session `place` of `count`: staggered, so that they do not all look for

@@ -31,6 +31,11 @@ impl<T> SessionSlots<T> {
         Self { worker, slots: Vec::new(), free: Vec::new(), len: 0 }
     }
 
+    /// The worker.
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
     /// Adds the entry that `make` returns for its id, and returns its index. `None`: the table is full.
     pub fn insert(&mut self, make: impl FnOnce(SessionId) -> T) -> Option<u32> {
         let index = match self.free.pop() {

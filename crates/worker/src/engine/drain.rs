@@ -5,17 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{PeerState, TurnStage, Worker, peer::Leaving};
 use crate::mailbox::Drain;
 
-/// Round trips between the last write of a session and its close, at least, so that the data can arrive.
-const ROUND_TRIPS: u32 = 3;
-/// Least time between them.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Interval at which a drained worker checks whether the others are drained too.
+const OTHERS: Duration = Duration::from_millis(20);
 
-/// State of a worker that rejects new sessions.
+/// Progress of a worker that rejects new sessions.
 #[derive(Clone, Debug)]
-pub(super) enum Ending {
+enum Ending {
     /// Waits for sessions to leave on GOAWAY.
     Waiting(Drain),
     /// Remaining sessions wind down, each at its turn.
@@ -24,139 +21,154 @@ pub(super) enum Ending {
     Closed(Instant),
 }
 
-impl Ending {
-    /// Latest time of the worker's end.
-    pub(super) fn until(&self) -> Instant {
-        match self {
-            Self::Waiting(drain) | Self::Parting(drain) => drain.until,
-            Self::Closed(until) => *until,
-        }
-    }
-
-    /// Whether no worker has sessions any more.
-    pub(super) fn is_everybody_done(&self) -> bool {
-        match self {
-            Self::Waiting(drain) | Self::Parting(drain) => drain.busy.load(Ordering::Relaxed) == 0,
-            Self::Closed(_) => true,
-        }
-    }
-
-    /// Time of the next step.
-    pub(super) fn next(&self) -> Instant {
-        match self {
-            Self::Waiting(drain) => drain.wind_down,
-            Self::Parting(drain) => drain.close,
-            Self::Closed(until) => *until,
-        }
-    }
+/// Step of a drain that is due.
+#[derive(Clone, Debug)]
+pub(super) enum DrainStep {
+    /// Remaining sessions get a time to wind down.
+    WindDown(Drain),
+    /// Remaining sessions are closed.
+    Close(Drain),
 }
 
-impl Worker {
-    /// Subtracts this worker from the busy ones of a drain once it has no sessions.
-    pub(super) fn count_off(&mut self) {
-        let Some(Ending::Waiting(drain) | Ending::Parting(drain)) = &self.ending else { return };
-        if !self.counted_off && self.has_nobody() {
+/// Progress of a worker's end; begins with none.
+#[derive(Debug, Default)]
+pub(super) struct DrainState {
+    ending: Option<Ending>,
+    /// Whether this worker is already subtracted from the busy ones of a drain.
+    counted_off: bool,
+}
+
+impl DrainState {
+    /// Whether new sessions are rejected.
+    #[inline]
+    pub(super) fn has_begun(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Begins a drain unless the worker is ending already.
+    pub(super) fn begin(&mut self, drain: Drain) {
+        self.ending.get_or_insert(Ending::Waiting(drain));
+    }
+
+    /// Begins a shutdown, whose closes are sent until `until`.
+    pub(super) fn shut_down(&mut self, until: Instant) {
+        self.ending = Some(Ending::Closed(until));
+    }
+
+    /// Takes the next step that is due.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<DrainStep> {
+        match self.ending.take()? {
+            Ending::Waiting(drain) if now >= drain.wind_down => {
+                self.ending = Some(Ending::Parting(drain.clone()));
+                Some(DrainStep::WindDown(drain))
+            }
+            Ending::Parting(drain) if now >= drain.close => {
+                self.ending = Some(Ending::Closed(drain.until));
+                Some(DrainStep::Close(drain))
+            }
+            ending => {
+                self.ending = Some(ending);
+                None
+            }
+        }
+    }
+
+    /// Drain whose sessions are still open.
+    pub(super) fn current(&self) -> Option<&Drain> {
+        match &self.ending {
+            Some(Ending::Waiting(drain) | Ending::Parting(drain)) => Some(drain),
+            Some(Ending::Closed(_)) | None => None,
+        }
+    }
+
+    /// Subtracts this worker from the busy ones of a drain, once it has no sessions (`is_empty`).
+    pub(super) fn count_off(&mut self, is_empty: bool) {
+        let Some(drain) = self.current() else { return };
+        if is_empty && !self.counted_off {
             drain.busy.fetch_sub(1, Ordering::Relaxed);
             self.counted_off = true;
         }
     }
 
-    /// Begins a drain: refuses sessions that are not admitted, and sends GOAWAY to all others.
-    pub(super) fn start_drain(&mut self, now: Instant, drain: Drain) {
-        if self.ending.is_some() {
-            return;
-        }
-        let indices: Vec<u32> = self.peers.indices().collect();
-        for index in indices {
-            match self.peers.get(index).map(|peer| peer.state) {
-                Some(PeerState::Open) => {
-                    self.with_session(index, TurnStage::Order, now, |session, conn, cx| {
-                        session.go_away(conn, cx)
-                    });
-                }
-                Some(
-                    PeerState::Opening | PeerState::Waiting | PeerState::Asked(_) | PeerState::Placed(_),
-                ) => {
-                    self.meter.refused_draining += 1;
-                    self.refuse(index, now, drain.code, &drain.reason);
-                }
-                Some(PeerState::Over) | None => {}
+    /// Whether the worker ends: out of time, or without sessions (`is_empty`) like all others.
+    pub(super) fn is_done(&self, now: Instant, is_empty: bool) -> bool {
+        match &self.ending {
+            None => false,
+            Some(Ending::Waiting(drain) | Ending::Parting(drain)) => {
+                now >= drain.until || (is_empty && drain.busy.load(Ordering::Relaxed) == 0)
             }
-        }
-        self.ending = Some(Ending::Waiting(drain));
-        // The window may be so short that it is already over.
-        self.part(now);
-    }
-
-    /// Does the steps of a drain that are due.
-    pub(super) fn part(&mut self, now: Instant) {
-        let Some(mut ending) = self.ending.take_if(|ending| now >= ending.next()) else { return };
-        if let Ending::Waiting(drain) = ending {
-            self.give_turns(&drain);
-            ending = Ending::Parting(drain);
-        }
-        if let Ending::Parting(drain) = &ending
-            && now >= drain.close
-        {
-            for index in self.open_peers() {
-                self.meter.sessions_sent_away += 1;
-                self.close(index, now, drain.code, &drain.reason);
-            }
-            ending = Ending::Closed(drain.until);
-        }
-        self.ending = Some(ending);
-    }
-
-    /// Schedules the wind-down of each remaining session.
-    fn give_turns(&mut self, drain: &Drain) {
-        let publishes = |index: &u32| self.peers.get(*index).is_some_and(|peer| peer.publishes);
-        let (publishers, others): (Vec<u32>, Vec<u32>) = self.open_peers().into_iter().partition(publishes);
-        for (left, publishes) in [(others, false), (publishers, true)] {
-            for (place, index) in left.iter().enumerate() {
-                if let Some(peer) = self.peers.get_mut(*index) {
-                    let turn = drain.turn_of(place, left.len(), publishes);
-                    peer.leaving = Some(Leaving::WindDown(turn));
-                }
-                self.mark_dirty(*index);
-            }
+            Some(Ending::Closed(until)) => now >= *until || is_empty,
         }
     }
 
-    fn open_peers(&self) -> Vec<u32> {
-        let is_open = |index: &u32| self.peers.get(*index).is_some_and(|peer| peer.state == PeerState::Open);
-        self.peers.indices().filter(is_open).collect()
-    }
-
-    /// Does the next step of a session's departure, after its turn has come or its groups are finished.
-    pub(super) fn leave(&mut self, index: u32, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        match peer.leaving {
-            Some(Leaving::WindDown(_)) => {
-                peer.leaving = Some(Leaving::Winding);
-                self.with_session(index, TurnStage::Timeout, now, |session, conn, cx| {
-                    session.wind_down(conn, cx)
-                });
-            }
-            Some(Leaving::Close(_)) => {
-                peer.leaving = None;
-                if let Some(Ending::Waiting(drain) | Ending::Parting(drain)) = self.ending.clone() {
-                    self.meter.sessions_sent_away += 1;
-                    self.close(index, now, drain.code, &drain.reason);
-                }
-            }
-            Some(Leaving::Winding) | None => {}
-        }
-    }
-
-    /// Schedules the close of a winding-down session once it has written all of its groups.
-    pub(super) fn check_winding(&mut self, index: u32, now: Instant) {
-        let Self { peers, endpoint, .. } = self;
-        let Some(peer) = peers.get_mut(index).filter(|peer| peer.leaving == Some(Leaving::Winding)) else {
-            return;
+    /// Time of the next step.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        let step = match self.ending.as_ref()? {
+            Ending::Waiting(drain) => drain.wind_down,
+            Ending::Parting(drain) => drain.close,
+            Ending::Closed(until) => *until,
         };
-        if peer.session.as_ref().is_some_and(|session| session.is_quiet()) {
-            let rtt = peer.carrier.conn(endpoint).and_then(|conn| conn.rtt()).unwrap_or_default();
-            peer.leaving = Some(Leaving::Close(now + LAST_WORDS.max(rtt.saturating_mul(ROUND_TRIPS))));
-        }
+        Some(if self.counted_off { step.min(now + OTHERS) } else { step })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_model::SessionCode;
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(100);
+
+    fn drain(now: Instant, workers: usize) -> Drain {
+        Drain::new(workers, SessionCode::NONE, "going away", now, WINDOW)
+    }
+
+    #[test]
+    fn drain_winds_down_closes_and_ends() {
+        let (mut state, now) = (DrainState::default(), Instant::now());
+        assert!(!state.has_begun() && state.next(now).is_none() && state.poll(now).is_none());
+        let plan = drain(now, 1);
+        state.begin(plan.clone());
+        assert!(state.has_begun() && state.poll(now).is_none());
+        assert_eq!(state.next(now), Some(plan.wind_down));
+        assert!(matches!(state.poll(plan.wind_down), Some(DrainStep::WindDown(_))));
+        assert_eq!(state.next(now), Some(plan.close));
+        assert!(state.current().is_some());
+        assert!(matches!(state.poll(plan.close), Some(DrainStep::Close(_))));
+        assert!(state.current().is_none() && state.poll(plan.close).is_none());
+        assert!(!state.is_done(plan.close, false) && state.is_done(plan.close, true));
+        assert!(state.is_done(plan.until, false));
+    }
+
+    #[test]
+    fn late_worker_takes_both_steps() {
+        let (mut state, now) = (DrainState::default(), Instant::now());
+        state.begin(drain(now, 1));
+        let late = now + WINDOW;
+        assert!(matches!(state.poll(late), Some(DrainStep::WindDown(_))));
+        assert!(matches!(state.poll(late), Some(DrainStep::Close(_))));
+    }
+
+    #[test]
+    fn empty_worker_waits_for_the_others() {
+        let (mut state, now) = (DrainState::default(), Instant::now());
+        let plan = drain(now, 2);
+        state.begin(plan.clone());
+        (0..2).for_each(|_| state.count_off(true));
+        assert_eq!(plan.busy.load(Ordering::Relaxed), 1, "counted once");
+        assert!(!state.is_done(now, true));
+        assert_eq!(state.next(now), Some(now + OTHERS));
+        plan.busy.fetch_sub(1, Ordering::Relaxed);
+        assert!(state.is_done(now, true) && !state.is_done(now, false));
+    }
+
+    #[test]
+    fn shutdown_ends_once_all_is_sent_or_time_is_up() {
+        let (mut state, now) = (DrainState::default(), Instant::now());
+        state.begin(drain(now, 1));
+        state.shut_down(now + WINDOW / 2);
+        assert!(!state.is_done(now, false) && state.is_done(now, true));
+        assert!(state.is_done(now + WINDOW / 2, false));
     }
 }

@@ -8,22 +8,20 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use relay_model::{SessionCode, SessionId};
-
-use super::{PeerState, Worker};
+use relay_model::SessionId;
 
 /// Longest delay until a step of the clock is noticed: a session ends within a second of its permit.
 const RECHECK: Duration = Duration::from_millis(500);
 
 /// Sessions of a worker with expiring permits, soonest first.
 #[derive(Debug, Default)]
-pub(super) struct Expiring {
+pub(super) struct ExpiryQueue {
     sessions: BTreeSet<(SystemTime, SessionId)>,
     /// Time of the next comparison.
-    look_at: Option<Instant>,
+    check_at: Option<Instant>,
 }
 
-impl Expiring {
+impl ExpiryQueue {
     /// Sets the expiry of `session` to `at`, replacing `before`. It is checked in the next turn.
     pub(super) fn set(
         &mut self,
@@ -35,7 +33,7 @@ impl Expiring {
         self.clear(session, before);
         if let Some(at) = at {
             self.sessions.insert((at, session));
-            self.look_at = Some(now);
+            self.check_at = Some(now);
         }
     }
 
@@ -46,17 +44,17 @@ impl Expiring {
         }
     }
 
-    /// Time at which [`Self::take`] is due. `None`: no permit expires.
+    /// Time at which [`Self::pop`] is due. `None`: no permit expires.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.look_at.filter(|_| !self.sessions.is_empty())
+        self.check_at.filter(|_| !self.sessions.is_empty())
     }
 
-    /// Takes one expired session; `None` once there is none left.
-    fn take(&mut self, now: Instant, wall: SystemTime) -> Option<SessionId> {
+    /// Removes one expired session; `None` once there is none left.
+    pub(super) fn pop(&mut self, now: Instant, wall: SystemTime) -> Option<SessionId> {
         let (at, session) = *self.sessions.first()?;
         match at.duration_since(wall) {
             Ok(left) if !left.is_zero() => {
-                self.look_at = Some(now + left.min(RECHECK));
+                self.check_at = Some(now + left.min(RECHECK));
                 None
             }
             Ok(_) | Err(_) => {
@@ -67,19 +65,38 @@ impl Expiring {
     }
 }
 
-impl Worker {
-    /// Ends the sessions whose permits have expired.
-    pub(super) fn expire_permits(&mut self, now: Instant) {
-        if self.expiring.next().is_none_or(|at| now < at) {
-            return;
-        }
-        let wall = (self.shared.wall)();
-        while let Some(session) = self.expiring.take(now, wall) {
-            let Some(index) = self.peers.index_of(session) else { continue };
-            if self.peers.get(index).is_some_and(|peer| peer.state == PeerState::Open) {
-                self.meter.sessions_expired += 1;
-                self.close(index, now, SessionCode::UNAUTHORIZED, "expired");
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn sessions_expire_in_the_order_of_their_permits() {
+        let (mut queue, now) = (ExpiryQueue::default(), Instant::now());
+        let wall = SystemTime::UNIX_EPOCH + 1_000 * SECOND;
+        queue.set(SessionId(1), None, Some(wall + 2 * SECOND), now);
+        queue.set(SessionId(2), None, Some(wall + SECOND), now);
+        queue.set(SessionId(3), None, None, now);
+        assert_eq!(queue.next(), Some(now));
+        assert_eq!(queue.pop(now, wall), None);
+        assert_eq!(queue.next(), Some(now + RECHECK), "checked again, as the clock may step");
+        assert_eq!(queue.pop(now, wall + SECOND), Some(SessionId(2)));
+        assert_eq!(queue.pop(now, wall + SECOND), None);
+        assert_eq!(queue.pop(now, wall + 9 * SECOND), Some(SessionId(1)));
+        assert_eq!((queue.pop(now, wall + 9 * SECOND), queue.next()), (None, None));
+    }
+
+    #[test]
+    fn new_expiry_replaces_the_one_before() {
+        let (mut queue, now) = (ExpiryQueue::default(), Instant::now());
+        let at = SystemTime::UNIX_EPOCH + SECOND;
+        queue.set(SessionId(1), None, Some(at), now);
+        queue.set(SessionId(1), Some(at), Some(at + SECOND), now);
+        assert_eq!(queue.pop(now, at), None);
+        assert_eq!(queue.pop(now, at + SECOND), Some(SessionId(1)));
+        queue.set(SessionId(1), None, Some(at), now);
+        queue.clear(SessionId(1), Some(at));
+        assert_eq!(queue.next(), None);
     }
 }

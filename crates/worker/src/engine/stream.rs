@@ -1,4 +1,4 @@
-//! Peers over stream sockets: arrival, hand-over of the socket, reads and writes.
+//! Connections over stream sockets: hand-over of the socket, reads and writes.
 
 use std::{
     io,
@@ -7,21 +7,16 @@ use std::{
 
 use mio::{Registry, Token};
 use relay_meter::Worker as Meter;
-use relay_model::{
-    SessionId, limits,
-    transport::{Transport, TransportEvent},
-};
+use relay_model::transport::{Transport, TransportEvent};
 use relay_transport::{
     qmux::{self, QmuxCarrier},
     quic::{ConnPhase, ConnTraffic},
 };
 
-use super::{
-    PeerState, TurnStage, Worker, carrier::PeerCarrier, flush::Transmitted, guard, peer::WorkerPeer,
-};
+use super::guard::guard;
 use crate::{
-    accept::{Admission, AdmissionCallback, AdmittedSocket, PendingAccept, PendingSession, RejectReason},
-    gate::Denial,
+    accept::{Admission, AdmissionCallback, AdmittedSocket, PendingSession, RejectReason},
+    admission::Denial,
     stream_socket::StreamSocket,
 };
 
@@ -72,10 +67,43 @@ impl StreamSockets {
         self.left = TURN_READ_BYTES;
     }
 
+    /// Registers sockets at `registry`; the token of the peer at index `i` is `first + i`. Limits them to `max`.
+    pub(super) fn watch(&mut self, registry: Registry, first: usize, max: usize) {
+        self.registry = Some((registry, first));
+        self.max = max;
+    }
+
+    /// Registry and token for the socket of the peer at `index`.
+    pub(super) fn registration(&self, index: u32) -> Option<(&Registry, Token)> {
+        let (registry, first) = self.registry.as_ref()?;
+        Some((registry, Token(first + index as usize)))
+    }
+
+    /// Whether the limit on peers is reached.
+    pub(super) fn is_full(&self) -> bool {
+        self.count >= self.max
+    }
+
+    /// Counts a new peer.
+    pub(super) fn add(&mut self) {
+        self.count += 1;
+    }
+
     /// Counts a removed peer.
     pub(super) fn forget(&mut self) {
         self.count = self.count.saturating_sub(1);
     }
+}
+
+/// State of a connection after it has sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamSent {
+    /// Whether there is more to send, and room.
+    pub(super) has_more: bool,
+    /// Whether its session has an event to handle.
+    pub(super) has_event: bool,
+    /// Whether its socket may have data that it may read now.
+    pub(super) wants_turn: bool,
 }
 
 /// Connection over a stream socket, before and after the hand-over of the socket.
@@ -85,6 +113,8 @@ pub(super) struct Socketed {
     config: qmux::QmuxConfig,
     /// `None` once it was called.
     verdict: Option<AdmissionCallback>,
+    /// Time by which an admitted connection must have its socket and be ready.
+    pub(super) socket_by: Option<Instant>,
     line: Option<StreamSocket>,
     /// Time of the next read of the path statistics.
     path_at: Instant,
@@ -93,16 +123,39 @@ pub(super) struct Socketed {
 }
 
 impl Socketed {
-    fn new(newcomer: PendingSession, protocols: &'static [&'static str], now: Instant) -> Self {
+    /// Creates the connection, without a socket. `protocols`: versions offered where none is negotiated yet.
+    pub(super) fn new(pending: PendingSession, protocols: &'static [&'static str], now: Instant) -> Self {
         let config = qmux::QmuxConfig {
-            protocol: newcomer.conn.version,
-            protocols: if newcomer.over == QmuxCarrier::Bytes { protocols } else { &[] },
-            target: newcomer.conn.target.clone(),
-            rtt: newcomer.conn.rtt,
-            ..qmux::QmuxConfig::new(newcomer.framing, newcomer.over)
+            protocol: pending.conn.version,
+            protocols: if pending.over == QmuxCarrier::Bytes { protocols } else { &[] },
+            target: pending.conn.target.clone(),
+            rtt: pending.conn.rtt,
+            ..qmux::QmuxConfig::new(pending.framing, pending.over)
         };
         let conn = qmux::QmuxConnection::new(config.clone(), now);
-        Self { pending: newcomer, conn, config, verdict: None, line: None, path_at: now, is_behind: false }
+        Self {
+            pending,
+            conn,
+            config,
+            verdict: None,
+            socket_by: None,
+            line: None,
+            path_at: now,
+            is_behind: false,
+        }
+    }
+
+    /// Sets the callback for the outcome of its admission.
+    pub(super) fn set_verdict(&mut self, verdict: AdmissionCallback) {
+        self.verdict = Some(verdict);
+    }
+
+    /// Marks the socket as readable or writable. False: there is none yet.
+    pub(super) fn set_ready(&mut self, readable: bool, writable: bool) -> bool {
+        let Some(line) = &mut self.line else { return false };
+        line.is_readable |= readable;
+        line.is_writable |= writable;
+        true
     }
 
     /// Phase of the connection: never ready without a socket, and drained once closed without one.
@@ -132,7 +185,7 @@ impl Socketed {
 
     /// Attaches the socket. Timeouts of the connection start now, not at its arrival. Returns the number of
     /// bytes already received.
-    fn link(
+    pub(super) fn link(
         &mut self,
         link: AdmittedSocket,
         registry: Option<(&Registry, Token)>,
@@ -196,29 +249,43 @@ impl Socketed {
                 .is_some_and(|line| line.is_readable && !line.has_ended && self.conn.wants_input())
     }
 
-    /// Sends as far as the socket has room and the share lasts. True: there is more to send, and room.
-    fn send(&mut self, now: Instant, meter: &mut Meter) -> bool {
-        let Some(line) = &mut self.line else { return false };
-        let before = line.traffic().bytes_out;
-        let was_writable = line.is_writable;
-        let has_more = transmit(line, &mut self.conn, now);
-        let went = line.traffic().bytes_out - before;
-        meter.bytes_out += went;
-        meter.stream_bytes_out += went;
-        meter.streams_full += u64::from(was_writable && !line.is_writable);
-        has_more
+    /// Sends as far as the socket has room and the share lasts.
+    pub(super) fn send(&mut self, now: Instant, meter: &mut Meter) -> StreamSent {
+        let has_more = self.line.as_mut().is_some_and(|line| {
+            let before = line.traffic().bytes_out;
+            let was_writable = line.is_writable;
+            let has_more = transmit(line, &mut self.conn, now);
+            let went = line.traffic().bytes_out - before;
+            meter.bytes_out += went;
+            meter.stream_bytes_out += went;
+            meter.streams_full += u64::from(was_writable && !line.is_writable);
+            has_more
+        });
+        // A session that is behind continues in its next share.
+        let has_event = self.conn.has_event() && !self.is_behind;
+        StreamSent { has_more, has_event, wants_turn: self.wants_turn() }
+    }
+
+    /// Rejects the connection, unless its verdict was given already.
+    pub(super) fn reject(&mut self, is_ending: bool, denial: Option<Denial>) {
+        self.call_verdict(Err(match denial {
+            Some(denial) => RejectReason::Denied(denial),
+            None if is_ending => RejectReason::Leaving,
+            None => RejectReason::Denied(Denial::Unavailable),
+        }));
     }
 
     /// Calls the verdict, once.
-    fn call_verdict(&mut self, what: Result<Admission, RejectReason>) {
+    pub(super) fn call_verdict(&mut self, what: Result<Admission, RejectReason>) {
         if let Some(verdict) = self.verdict.take() {
-            tell(verdict, what);
+            call_verdict(verdict, what);
         }
     }
 }
 
-fn tell(verdict: AdmissionCallback, what: Result<Admission, RejectReason>) {
-    if guard(|| verdict(what)).is_none() {
+/// Calls a verdict; a panic in it has no effect.
+pub(super) fn call_verdict(verdict: AdmissionCallback, what: Result<Admission, RejectReason>) {
+    if guard(|| verdict(what)).is_err() {
         tracing::error!("verdict callback of a new connection panicked");
     }
 }
@@ -276,176 +343,19 @@ fn transmit(line: &mut StreamSocket, conn: &mut qmux::QmuxConnection, now: Insta
     false
 }
 
-impl Worker {
-    /// Registers stream sockets at `registry`; the token of the peer at index `i` is `first + i`. Limits them
-    /// to `max`, for the limit on open files.
-    pub fn watch_streams(&mut self, registry: Registry, first: usize, max: usize) {
-        self.streams.registry = Some((registry, first));
-        self.streams.max = max;
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Marks the stream socket of the peer at `index` as readable or writable.
-    pub fn stream_ready(&mut self, index: usize, readable: bool, writable: bool) {
-        let Ok(index) = u32::try_from(index) else { return };
-        let Some(stream) = self.peers.get_mut(index).and_then(|peer| peer.carrier.stream()) else { return };
-        let Some(line) = &mut stream.line else { return };
-        line.is_readable |= readable;
-        line.is_writable |= writable;
-        self.touch(index);
-    }
-
-    /// Adds a peer for a connection over a stream socket, and asks the gate.
-    pub(super) fn arrive_over_stream(&mut self, arrival: PendingAccept, now: Instant) {
-        let PendingAccept { pending: newcomer, verdict } = arrival;
-        self.count_arrival(newcomer.conn.transport);
-        let turned = if self.ending.is_some() {
-            self.meter.refused_draining += 1;
-            Some(RejectReason::Leaving)
-        } else if self.is_out_of_memory() {
-            self.meter.refused_memory += 1;
-            Some(RejectReason::Full)
-        } else if self.streams.count >= self.streams.max {
-            self.meter.refused_full += 1;
-            Some(RejectReason::Full)
-        } else {
-            None
-        };
-        if let Some(turned) = turned {
-            return tell(verdict, Err(turned));
-        }
-        let admit_by = now + limits::SETUP_TIMEOUT;
-        let target = newcomer.conn.target.clone();
-        let stream = Box::new(Socketed::new(newcomer, self.shared.quic.protocols(), now));
-        let (ledger, remote) = (self.shared.ledger.clone(), stream.pending.conn.remote.ip());
-        let make =
-            |id| WorkerPeer::new(id, PeerCarrier::Stream(stream), admit_by, ledger.open_pending(id, remote));
-        let index = self.peers.insert(make);
-        let Some(index) = index else {
-            self.meter.refused_full += 1;
-            return tell(verdict, Err(RejectReason::Full));
-        };
-        self.streams.count += 1;
-        if let Some(stream) = self.peers.get_mut(index).and_then(|peer| peer.carrier.stream()) {
-            stream.verdict = Some(verdict);
-        }
-        self.mark_dirty(index);
-        if target.is_some()
-            && let Some(peer) = self.peers.get_mut(index)
-        {
-            peer.state = PeerState::Waiting;
-        }
-        self.charge(index, now);
-        if self.peers.get_mut(index).is_none_or(|peer| peer.parting.is_some()) {
-            return;
-        }
-        match target {
-            Some(target) => self.ask_gate(index, now, target, None),
-            // SETUP will carry the target.
-            None => self.give_admission(index),
-        }
-    }
-
-    fn count_arrival(&mut self, transport: &str) {
-        self.meter.connections += 1;
-        match transport {
-            "websocket" => self.meter.connections_websocket += 1,
-            "unix" => self.meter.connections_unix += 1,
-            _ => self.meter.connections_tcp += 1,
-        }
-    }
-
-    /// Gives the accepting thread a place to hand the socket over to.
-    pub(super) fn give_admission(&mut self, index: u32) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        let place = Admission::new(peer.id, self.mailbox.clone());
-        if let Some(stream) = peer.carrier.stream() {
-            stream.call_verdict(Ok(place));
-        }
-    }
-
-    /// Rejects the connection, unless its verdict was given already.
-    pub(super) fn reject_arrival(&mut self, index: u32, denial: Option<Denial>) {
-        let is_ending = self.ending.is_some();
-        if let Some(peer) = self.peers.get_mut(index) {
-            turn_away(&mut peer.carrier, is_ending, denial);
-        }
-    }
-
-    /// Attaches the socket of a session.
-    pub(super) fn link(&mut self, session: SessionId, link: AdmittedSocket, now: Instant) {
-        let Some(index) = self.peers.index_of(session) else { return };
-        let Self { peers, streams, meter, shared, .. } = self;
-        let Some(peer) = peers.get_mut(index) else { return };
-        if peer.parting.is_some() || peer.state == PeerState::Over {
-            return;
-        }
-        let until = now + limits::SETUP_TIMEOUT;
-        if matches!(peer.state, PeerState::Placed(_)) {
-            peer.state = PeerState::Placed(until);
-        }
-        let Some(stream) = peer.carrier.stream() else { return };
-        let linked = guard(|| {
-            shared.fault(TurnStage::Feed, session);
-            let registry = streams.registry.as_ref();
-            let registry = registry.map(|(registry, first)| (registry, Token(first + index as usize)));
-            stream.link(link, registry, now)
-        });
-        match linked {
-            Some(Ok(count)) => {
-                meter.bytes_in += count as u64;
-                meter.stream_bytes_in += count as u64;
-                self.touch(index);
-            }
-            Some(Err(error)) => {
-                tracing::debug!(target: super::SESSIONS, %session, %error, "cannot use the socket");
-                self.unlinked(session, now);
-            }
-            None => self.drop_panicked(index, TurnStage::Feed),
-        }
-    }
-
-    /// Closes a session that gets no socket.
-    pub(super) fn unlinked(&mut self, session: SessionId, now: Instant) {
-        let Some(index) = self.peers.index_of(session) else { return };
-        self.close(index, now, relay_model::SessionCode::NONE, "no socket");
-    }
-
-    /// Flushes a peer with a stream socket.
-    pub(super) fn send_stream(&mut self, index: u32, now: Instant) -> Transmitted {
-        let Self { peers, shared, meter, .. } = self;
-        let Some(peer) = peers.get_mut(index) else { return Transmitted::Gone };
-        let id = peer.id;
-        let Some(stream) = peer.carrier.stream() else { return Transmitted::All };
-        let sent = guard(|| {
-            shared.fault(TurnStage::Flush, id);
-            let has_more = stream.send(now, meter);
-            // A session that is behind continues in its next share.
-            (has_more, stream.conn.has_event() && !stream.is_behind, stream.wants_turn())
-        });
-        let Some((has_more, has_event, wants_turn)) = sent else {
-            self.drop_panicked(index, TurnStage::Flush);
-            return Transmitted::Gone;
-        };
-        if wants_turn {
-            self.touch(index);
-        }
-        // Sending has made room.
-        if has_event
-            && !self.with_session(index, TurnStage::Input, now, |session, conn, cx| session.input(conn, cx))
-        {
-            return Transmitted::Gone;
-        }
-        if has_more { Transmitted::Some } else { Transmitted::All }
-    }
-}
-
-/// Rejects the connection, unless its verdict was given already.
-pub(super) fn turn_away(carrier: &mut PeerCarrier, is_ending: bool, denial: Option<Denial>) {
-    if let Some(stream) = carrier.stream() {
-        stream.call_verdict(Err(match denial {
-            Some(denial) => RejectReason::Denied(denial),
-            None if is_ending => RejectReason::Leaving,
-            None => RejectReason::Denied(Denial::Unavailable),
-        }));
+    #[test]
+    fn limit_counts_peers_that_are_not_removed() {
+        let mut streams = StreamSockets { max: 2, ..StreamSockets::default() };
+        streams.add();
+        assert!(!streams.is_full());
+        streams.add();
+        assert!(streams.is_full());
+        streams.forget();
+        assert!(!streams.is_full());
+        assert!(streams.registration(0).is_none(), "its driver reports readiness");
     }
 }

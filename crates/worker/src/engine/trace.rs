@@ -9,8 +9,8 @@ use relay_model::{
     transport::{Transport, TransportClosed},
 };
 
-use super::Conn;
-use crate::gate::EndedBy;
+use super::carrier::Conn;
+use crate::{admission::CloseReason, gate::EndedBy};
 
 /// Log target of these lines: `RUST_LOG=info,moq_relay::session=debug` shows them alone. Peer-controlled text
 /// is a field of its own, never part of a message: both formats escape fields.
@@ -31,13 +31,19 @@ pub(super) fn accepted(id: SessionId, conn: &Conn<'_>, permit: &Permit) {
 }
 
 /// Logs a refused connection.
-pub(super) fn refused(id: SessionId, conn: Option<&Conn<'_>>, code: SessionCode, reason: &str) {
+pub(super) fn refused(id: SessionId, conn: Option<&Conn<'_>>, close: &CloseReason) {
     let peer = conn.map(|conn| tracing::field::display(conn.remote()));
-    tracing::debug!(target: SESSIONS, session = %id, peer, %code, reason, "refused");
+    let CloseReason { code, reason } = close;
+    tracing::debug!(target: SESSIONS, session = %id, peer, %code, reason = &**reason, "refused");
 }
 
 /// Logs the end of an admitted session. `ours`: code and reason of our close, if we closed it.
-pub(super) fn ended(id: SessionId, why: Option<&TransportClosed>, ours: Option<&Parting>, lasted: Duration) {
+pub(super) fn ended(
+    id: SessionId,
+    why: Option<&TransportClosed>,
+    ours: Option<&CloseReason>,
+    lasted: Duration,
+) {
     let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
     let (by, code, reason) = cause(why, ours);
     let code = code.map(tracing::field::display);
@@ -47,12 +53,12 @@ pub(super) fn ended(id: SessionId, why: Option<&TransportClosed>, ours: Option<&
 /// Party that ended a session, code and reason. `ours`: code and reason of our close, if we closed it.
 pub(super) fn cause<'a>(
     why: Option<&'a TransportClosed>,
-    ours: Option<&'a Parting>,
+    ours: Option<&'a CloseReason>,
 ) -> (EndedBy, Option<SessionCode>, &'a str) {
     match (why, ours) {
         (Some(TransportClosed::ByPeer(code, reason)), _) => (EndedBy::Peer, Some(*code), reason),
         (Some(TransportClosed::Lost(reason)), _) => (EndedBy::Transport, None, reason),
-        (_, Some(Parting { code, reason })) => (EndedBy::Relay, Some(*code), reason),
+        (_, Some(CloseReason { code, reason })) => (EndedBy::Relay, Some(*code), reason),
         (Some(TransportClosed::ByUs) | None, None) => (EndedBy::Relay, None, ""),
     }
 }
@@ -79,13 +85,6 @@ pub(super) fn failed(id: SessionId, conn: Option<Conn<'_>>) {
         Some(TransportClosed::ByUs) | None => "closed by the relay".to_owned(),
     };
     tracing::debug!(target: SESSIONS, session = %id, %peer, reason, "not set up");
-}
-
-/// Code and reason of our close.
-#[derive(Clone, Debug)]
-pub(super) struct Parting {
-    pub(super) code: SessionCode,
-    pub(super) reason: Box<str>,
 }
 
 /// Time since the arrival of a connection that had to be admitted by `admit_by`.

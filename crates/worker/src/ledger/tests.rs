@@ -37,7 +37,7 @@ impl Bench {
         let mut messages = std::collections::VecDeque::new();
         self.mailbox.take(&mut messages);
         let ends = messages.into_iter().map(|message| match message {
-            WorkerMessage::End { session, code: SessionCode::MEMORY_SHARE, .. } => session.0,
+            WorkerMessage::End { session, close } if close.code == SessionCode::MEMORY_SHARE => session.0,
             other => panic!("{other:?}"),
         });
         ends.collect()

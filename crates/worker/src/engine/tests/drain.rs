@@ -52,7 +52,7 @@ fn drain_sends_goaway_and_ends_with_the_last_session() {
     let waiting = bench.connect();
     bench.settle();
     let (start, until) = (bench.now, bench.drain(WINDOW));
-    assert_eq!(bench.worker.meter.goaways_out, 2);
+    assert_eq!(bench.worker.host.meter.goaways_out, 2);
     assert!(keys.iter().all(|key| bench.was_told_to_go(*key)));
     assert!(
         matches!(bench.end(waiting), TransportClosed::ByPeer(SessionCode::GOAWAY_TIMEOUT, _)),
@@ -70,7 +70,7 @@ fn drain_sends_goaway_and_ends_with_the_last_session() {
     assert!(
         bench.worker.is_done(bench.now) && bench.now < start + Duration::from_secs(4) && bench.now < until
     );
-    assert_eq!(bench.worker.meter.sessions_sent_away, 0);
+    assert_eq!(bench.worker.host.meter.sessions_sent_away, 0);
 }
 
 #[test]
@@ -80,13 +80,13 @@ fn draining_worker_refuses_connections_before_their_handshake() {
     let late = bench.connect();
     bench.settle();
     assert!(matches!(bench.end(late), TransportClosed::Lost(_)));
-    assert_eq!((bench.worker.meter.refused_draining, bench.worker.meter.connections), (1, 1));
+    assert_eq!((bench.worker.host.meter.refused_draining, bench.worker.host.meter.connections), (1, 1));
     // A rebuilt endpoint refuses connections too.
     bench.worker.rebuild(bench.now);
     let later = bench.connect();
     bench.settle();
     assert_ne!(bench.phase(later), ConnPhase::Ready);
-    assert_eq!(bench.worker.meter.refused_draining, 2);
+    assert_eq!(bench.worker.host.meter.refused_draining, 2);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn remaining_sessions_are_closed_one_by_one_late_in_the_window() {
         let told = TransportClosed::ByPeer(SessionCode::GOAWAY_TIMEOUT, "goaway timeout".to_owned());
         assert_eq!(bench.end(key), told);
     }
-    assert_eq!(bench.worker.meter.sessions_sent_away, 5);
+    assert_eq!(bench.worker.host.meter.sessions_sent_away, 5);
     assert!(bench.heard.iter().all(|event| !matches!(event, CoreEvent::Closed { vanished: true, .. })));
 }
 
@@ -155,12 +155,12 @@ fn wind_down_is_spread_and_leaves_time_to_finish() {
 #[test]
 fn memory_ceiling_refuses_new_sessions_and_keeps_open_ones() {
     let (mut bench, keys) = Bench::with_sessions(1);
-    let store = bench.worker.shared.store.clone();
+    let store = bench.worker.host.shared.store.clone();
     store.budget().set_limits(0, 0);
     let refused = bench.connect();
     bench.settle();
     assert!(matches!(bench.end(refused), TransportClosed::Lost(_)));
-    assert_eq!((bench.worker.meter.refused_memory, bench.worker.meter.connections), (1, 1));
+    assert_eq!((bench.worker.host.meter.refused_memory, bench.worker.host.meter.connections), (1, 1));
     bench.advance(Duration::from_secs(1));
     assert_eq!(bench.phase(keys[0]), ConnPhase::Ready);
     store.budget().set_limits(1 << 20, 1 << 20);

@@ -25,7 +25,7 @@ impl Bench {
     }
 
     fn index(&self, session: SessionId) -> u32 {
-        self.worker.peers.index_of(session).expect("its peer")
+        self.worker.host.peers.slots.index_of(session).expect("its peer")
     }
 
     /// Sessions that had a share of a stage since the last call, in order.
@@ -64,12 +64,12 @@ fn late_turn_does_the_least_work_of_each_part() {
     }
     for session in &sessions {
         let index = bench.index(*session);
-        bench.worker.touch(index);
+        bench.worker.host.peers.ready.push(index);
         bench.mailbox.post(&mut vec![WorkerMessage::AsksDone(*session, 0)]);
     }
-    let before = bench.worker.meter.datagrams_in;
+    let before = bench.worker.host.meter.datagrams_in;
     bench.late_turn();
-    assert_eq!(bench.worker.meter.datagrams_in - before, share::RECEIVE.least as u64);
+    assert_eq!(bench.worker.host.meter.datagrams_in - before, share::RECEIVE.least as u64);
     assert_eq!(bench.had(TurnStage::Feed), sessions[..share::PROCESS.least]);
     assert_eq!(bench.had(TurnStage::Order), sessions[..share::MESSAGES.least]);
     assert_eq!(bench.had(TurnStage::Flush).len(), share::FLUSH.least);
@@ -88,7 +88,7 @@ fn part_of_a_turn_ends_with_its_share() {
     // The second clock read finds the share used up.
     bench.io.tick = share::RECEIVE.time * 3 / 5;
     bench.turn();
-    assert_eq!(bench.worker.meter.datagrams_in, (share::RECEIVE.least + share::RECEIVE.stride) as u64);
+    assert_eq!(bench.worker.host.meter.datagrams_in, (share::RECEIVE.least + share::RECEIVE.stride) as u64);
     assert_eq!(bench.next, NextTurn::Now);
 }
 
@@ -103,14 +103,14 @@ fn unreached_watchers_come_first_in_the_next_turn() {
         bench.write(key, Dir::Bi, request);
     }
     bench.settle();
-    bench.worker.board_changed = true;
+    bench.worker.changes.add(&mut Vec::new(), true);
     let mut reached = Vec::new();
     for _ in 0..MANY / share::BOARD.least {
         bench.late_turn();
         assert_eq!(bench.had(TurnStage::News).len(), share::BOARD.least);
         reached.extend(bench.had(TurnStage::News));
         // Changed again, for all watchers.
-        bench.worker.board_changed = true;
+        bench.worker.changes.add(&mut Vec::new(), true);
     }
     reached.sort_unstable();
     reached.dedup();
@@ -129,22 +129,22 @@ fn session_over_its_budget_waits_behind_ready_ones() {
     let (hogs, others) = sessions.split_at(2);
     for hog in hogs {
         let index = bench.index(*hog);
-        bench.worker.put_behind(index, bench.now);
+        bench.worker.host.peers.ready.push_behind(index, bench.now);
     }
     for session in others {
         let index = bench.index(*session);
-        bench.worker.touch(index);
+        bench.worker.host.peers.ready.push(index);
     }
     bench.turn();
     let order: Vec<SessionId> = others.iter().chain(hogs).copied().collect();
     assert_eq!(bench.had(TurnStage::Feed), order);
     for hog in hogs {
         let index = bench.index(*hog);
-        bench.worker.put_behind(index, bench.now);
+        bench.worker.host.peers.ready.push_behind(index, bench.now);
     }
     for session in others {
         let index = bench.index(*session);
-        bench.worker.touch(index);
+        bench.worker.host.peers.ready.push(index);
     }
     bench.late_turn();
     let first = others[..share::PROCESS.least].iter().chain(&hogs[..1]).copied();
@@ -164,12 +164,12 @@ fn clock_is_read_after_a_session_that_spent_its_budget() {
     bench.client_turn();
     bench.turn();
     // More than a budget is left; the session becomes ready as if it had new input.
-    let hog = bench.worker.ready.pop_behind().expect("a session over its budget");
-    bench.worker.peers.get_mut(hog).expect("its peer").is_touched = false;
-    bench.worker.touch(hog);
+    let hog = bench.worker.host.peers.ready.pop_behind().expect("a session over its budget");
+    bench.worker.host.peers.ready.begin(hog);
+    bench.worker.host.peers.ready.push(hog);
     for session in &sessions[1..] {
         let index = bench.index(*session);
-        bench.worker.touch(index);
+        bench.worker.host.peers.ready.push(index);
     }
     bench.late_turn();
     assert_eq!(bench.had(TurnStage::Feed), sessions[..1], "the others wait for the next turn");
@@ -186,7 +186,7 @@ fn a_flood_of_datagrams_costs_a_budget_a_turn() {
     bench.client_turn();
     bench.turn();
     let mut turns = 0;
-    while bench.worker.ready.len_behind() > 0 {
+    while bench.worker.host.peers.ready.len_behind() > 0 {
         turns += 1;
         assert!(turns < 100, "it ends");
         let mut request = Vec::new();
@@ -208,18 +208,19 @@ fn peak_wait_of_ready_sessions_is_published() {
     let (mut bench, _keys, sessions) = Bench::with_idle_sessions(MANY);
     for session in &sessions {
         let index = bench.index(*session);
-        bench.worker.touch(index);
+        bench.worker.host.peers.ready.push(index);
     }
-    let before = bench.worker.ready.peak_us(bench.now);
+    let before = bench.worker.host.peers.ready.peak_us(bench.now);
     for _ in 0..MANY / share::PROCESS.least {
         bench.late_turn();
         bench.now += LATE;
     }
-    let waited = bench.worker.ready.peak_us(bench.now);
+    let waited = bench.worker.host.peers.ready.peak_us(bench.now);
     assert!(waited > before && waited >= 2 * LATE.as_micros() as u64, "{waited}");
-    bench.worker.gauge(bench.now);
-    assert_eq!(bench.worker.meter.ready_wait_peak_us, waited);
-    assert!(bench.worker.meter.ready_wait_us.count() > 0);
+    let host = &mut bench.worker.host;
+    host.peers.gauge(bench.now, &mut host.meter);
+    assert_eq!(bench.worker.host.meter.ready_wait_peak_us, waited);
+    assert!(bench.worker.host.meter.ready_wait_us.count() > 0);
     bench.advance(Duration::from_secs(120));
-    assert!(bench.worker.ready.peak_us(bench.now) < waited, "it is of the last minute");
+    assert!(bench.worker.host.peers.ready.peak_us(bench.now) < waited, "it is of the last minute");
 }

@@ -8,7 +8,10 @@ use super::{
     turns::{closed, opened},
     *,
 };
-use crate::gate::{AdmissionRequest, Denial, EndedBy, GateAnswer, GateReply, SessionEnded};
+use crate::{
+    admission::Denial,
+    gate::{AdmissionRequest, EndedBy, GateAnswer, GateReply, SessionEnded},
+};
 
 /// Longer than a closed connection is kept.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -132,11 +135,11 @@ fn session_without_answer_in_time_is_closed_for_good() {
     assert!(bench.is_open(key));
     bench.advance(Duration::from_millis(2));
     assert_eq!(bench.end(key), told(SessionCode::TIMEOUT, "authorization timed out"));
-    assert_eq!(bench.worker.meter.refused_auth_timeout, 1);
+    assert_eq!(bench.worker.host.meter.refused_auth_timeout, 1);
     doorman.owed.lock().pop().unwrap().give(Ok(permit()));
     bench.read();
     bench.advance(DRAIN);
-    assert!(bench.heard.is_empty() && bench.worker.peers.is_empty());
+    assert!(bench.heard.is_empty() && bench.worker.host.peers.slots.is_empty());
     let ended = doorman.ended.lock();
     assert_eq!(ended.len(), 1);
     assert!(!ended[0].1, "it was not admitted");
@@ -149,7 +152,7 @@ fn dropped_or_failed_answer_denies_the_session_at_once() {
     doorman.owed.lock().clear();
     bench.read();
     assert_eq!(bench.end(key), told(SessionCode::INTERNAL, "authorization unavailable"));
-    assert_eq!(bench.worker.meter.refused_unavailable, 1);
+    assert_eq!(bench.worker.host.meter.refused_unavailable, 1);
     let key = bench.connect();
     bench.settle();
     bench.set_up(key, "/");
@@ -157,7 +160,7 @@ fn dropped_or_failed_answer_denies_the_session_at_once() {
     doorman.owed.lock().pop().unwrap().give(Err(Denial::Refused(refusal)));
     bench.read();
     assert!(matches!(bench.end(key), TransportClosed::ByPeer(SessionCode::PROTOCOL_VIOLATION, _)));
-    assert_eq!(bench.worker.meter.refused_malformed, 1);
+    assert_eq!(bench.worker.host.meter.refused_malformed, 1);
 }
 
 #[test]
@@ -169,8 +172,8 @@ fn panicking_gate_costs_only_the_asking_session() {
     let key = bench.connect();
     bench.settle();
     bench.set_up(key, "/");
-    assert_eq!((bench.worker.meter.panics_input, bench.worker.meter.panics_endpoint), (1, 0));
-    assert_eq!(bench.worker.peers.len(), 1);
+    assert_eq!((bench.worker.host.meter.panics_input, bench.worker.host.meter.panics_endpoint), (1, 0));
+    assert_eq!(bench.worker.host.peers.slots.len(), 1);
     assert_eq!(closed(&bench), []);
 }
 
@@ -208,7 +211,7 @@ fn a_session_ends_when_its_permit_does() {
     assert!(bench.is_open(key));
     bench.advance(Duration::from_millis(2));
     assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "expired"));
-    assert_eq!(bench.worker.meter.sessions_expired, 1);
+    assert_eq!(bench.worker.host.meter.sessions_expired, 1);
     bench.advance(DRAIN);
     assert_eq!(closed(&bench).len(), 1);
     assert_eq!(bench.next, NextTurn::Idle, "nobody is waited for");
@@ -241,17 +244,20 @@ fn session_with_an_expired_permit_is_refused() {
     bench.settle();
     bench.set_up(key, "/");
     assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "expired"));
-    assert_eq!((bench.worker.meter.refused_unauthorized, bench.worker.meter.sessions_opened), (1, 0));
+    assert_eq!(
+        (bench.worker.host.meter.refused_unauthorized, bench.worker.host.meter.sessions_opened),
+        (1, 0)
+    );
 }
 
 #[test]
 fn sessions_that_end_leave_no_deadline_behind() {
     let (mut bench, key) = Bench::until(3_600 * SECOND);
-    assert!(bench.worker.expiring.next().is_some());
+    assert!(bench.worker.host.expiry.next().is_some());
     bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "");
     bench.read();
     bench.advance(DRAIN);
-    assert_eq!((bench.worker.expiring.next(), bench.next), (None, NextTurn::Idle));
+    assert_eq!((bench.worker.host.expiry.next(), bench.next), (None, NextTurn::Idle));
 }
 
 #[test]
@@ -271,7 +277,7 @@ fn new_expiry_replaces_the_old_one() {
     bench.read();
     bench.advance(SECOND / 10);
     assert_eq!(bench.end(key), told(SessionCode::UNAUTHORIZED, "expired"));
-    assert_eq!(bench.worker.meter.sessions_revised, 2);
+    assert_eq!(bench.worker.host.meter.sessions_revised, 2);
     assert!(!bench.heard.iter().any(|event| matches!(event, CoreEvent::Revised { .. })), "the same scopes");
 }
 
@@ -321,7 +327,7 @@ fn sessions_are_ended_by_id_or_by_their_permit() {
     revoke.end(sessions[1], SessionCode(99), "it is over already");
     bench.read();
     assert_eq!(bench.end(keys[0]), told(SessionCode(99), "enough"));
-    assert_eq!(bench.worker.meter.sessions_revoked, 3);
+    assert_eq!(bench.worker.host.meter.sessions_revoked, 3);
     bench.advance(DRAIN);
     assert_eq!(closed(&bench).len(), 3);
 }
@@ -344,7 +350,7 @@ fn answer_with_a_revoked_permit_is_rejected() {
     assert_eq!(bench.end(bob), told(SessionCode::UNAUTHORIZED, "revoked"));
     assert!(bench.is_open(alice));
     assert_eq!(opened(&bench).len(), 1, "no event of the other for core");
-    assert_eq!(bench.worker.meter.refused_unauthorized, 1);
+    assert_eq!(bench.worker.host.meter.refused_unauthorized, 1);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn bench() -> Bench {
 const CHARGED: Duration = Duration::from_millis(600);
 
 fn charged(bench: &Bench) -> u64 {
-    bench.worker.shared.ledger.counts().clients
+    bench.worker.host.shared.ledger.counts().clients
 }
 
 /// Opens a stream and sends the first `size` bytes of a larger SUBSCRIBE. Stops if the connection ends.
@@ -64,8 +64,8 @@ fn session_over_its_share_is_closed_and_others_stay() {
     assert_eq!(bench.end(large), TransportClosed::ByPeer(SessionCode::MEMORY_SHARE, REASON.to_owned()));
     assert_eq!(closed(&bench), [victim]);
     assert_eq!(bench.phase(small), ConnPhase::Ready);
-    assert_eq!(bench.worker.meter.sessions_closed_memory, 1);
-    assert_eq!(bench.worker.shared.ledger.counts().closed, 1);
+    assert_eq!(bench.worker.host.meter.sessions_closed_memory, 1);
+    assert_eq!(bench.worker.host.shared.ledger.counts().closed, 1);
     bench.advance(DRAIN);
     assert!(charged(&bench) < idle, "what the victim held is returned");
     bench.client.conn(small).unwrap().close(bench.now, SessionCode::NONE, "bye");
@@ -82,7 +82,7 @@ fn unread_data_in_the_transport_is_charged() {
     // Not admitted yet: its requests stay in the transport.
     (0..8).for_each(|_| send_partial(&mut bench, key, 50_000));
     assert_eq!(bench.end(key), TransportClosed::ByPeer(SessionCode::MEMORY_SHARE, REASON.to_owned()));
-    assert_eq!(bench.worker.meter.refused_memory, 1);
+    assert_eq!(bench.worker.host.meter.refused_memory, 1);
     bench.advance(DRAIN);
     assert_eq!(charged(&bench), 0);
 }
@@ -97,7 +97,7 @@ fn session_within_its_share_stays_open() {
     bench.advance(CHARGED);
     assert_eq!(bench.phase(key), ConnPhase::Ready);
     assert!(charged(&bench) > 200_000, "{}", charged(&bench));
-    assert_eq!(bench.worker.meter.sessions_closed_memory, 0);
+    assert_eq!(bench.worker.host.meter.sessions_closed_memory, 0);
 }
 
 #[test]
@@ -120,9 +120,9 @@ fn handshakes_are_not_charged() {
         bench.io.sent.clear();
         bench.now += CHARGED;
     }
-    assert_eq!(bench.worker.peers.indices().count(), 1 + crowd);
+    assert_eq!(bench.worker.host.peers.slots.indices().count(), 1 + crowd);
     assert_eq!(charged(&bench), before);
-    assert_eq!(bench.worker.shared.ledger.counts().closed, 0);
+    assert_eq!(bench.worker.host.shared.ledger.counts().closed, 0);
     assert_eq!(bench.phase(key), ConnPhase::Ready);
 }
 
@@ -135,12 +135,12 @@ fn relay_of_the_cluster_is_charged_to_its_own_pool() {
     bench.settle();
     bench.set_up(key, "/");
     bench.advance(CHARGED);
-    let counts = bench.worker.shared.ledger.counts();
+    let counts = bench.worker.host.shared.ledger.counts();
     assert!(counts.peers > 0 && counts.clients == 0, "{counts:?}");
     bench.client.conn(key).unwrap().close(bench.now, SessionCode::NONE, "bye");
     bench.advance(ROUND);
     bench.advance(DRAIN);
-    assert_eq!(bench.worker.shared.ledger.counts().peers, 0);
+    assert_eq!(bench.worker.host.shared.ledger.counts().peers, 0);
 }
 
 /// Gate that never answers.
@@ -169,7 +169,7 @@ fn upgrade(bench: &mut Bench, target: usize, verdicts: &Verdicts) {
     };
     let verdicts = verdicts.clone();
     let verdict = Box::new(move |verdict: Result<_, RejectReason>| verdicts.lock().extend(verdict.err()));
-    bench.worker.arrive_over_stream(PendingAccept { pending: newcomer, verdict }, bench.now);
+    bench.worker.host.arrive_over_stream(PendingAccept { pending: newcomer, verdict }, bench.now);
 }
 
 #[test]

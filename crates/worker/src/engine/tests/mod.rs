@@ -35,9 +35,10 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use super::{NextTurn, TurnStage, Worker, WorkerShared};
 use crate::{
-    gate::{Gate, SessionControl},
+    gate::Gate,
     ledger::{MemoryLedger, StateLimits},
     mailbox::Mailbox,
+    session_control::SessionControl,
     socket::{Io, UdpPacket, UdpReceived},
 };
 
@@ -175,7 +176,7 @@ impl Bench {
         };
         let client = Endpoint::new(&server_config(tuning), WorkerId(0), false, Some([9; 32]));
         let sessions = SessionControl::new(std::slice::from_ref(&mailbox));
-        worker.shared.ledger.start(sessions.clone());
+        worker.host.shared.ledger.start(sessions.clone());
         gate.started(&sessions);
         let heard = Vec::new();
         Self { now, time_of_day, worker, io, next: NextTurn::Now, core, heard, shares, mailbox, client }

@@ -1,7 +1,7 @@
 use relay_model::{SessionCode, SessionId, limits, transport::TransportClosed};
 
 use super::*;
-use crate::{engine::share, mailbox::WorkerMessage};
+use crate::{admission::CloseReason, engine::share, mailbox::WorkerMessage};
 
 /// Longer than a closed connection is kept.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -23,11 +23,11 @@ pub(super) fn closed(bench: &Bench) -> Vec<SessionId> {
 }
 
 fn assert_nothing_left(bench: &Bench) {
-    assert!(bench.worker.peers.is_empty(), "peers");
-    assert!(bench.worker.wheel.is_empty(), "timers");
-    assert!(bench.worker.endpoint.is_empty(), "connections");
-    assert!(bench.worker.outbox.is_empty(), "packets");
-    assert_eq!(bench.worker.fanout.logs(), 0);
+    assert!(bench.worker.host.peers.slots.is_empty(), "peers");
+    assert!(bench.worker.host.peers.timers.is_empty(), "timers");
+    assert!(bench.worker.host.peers.quic.endpoint.is_empty(), "connections");
+    assert!(bench.worker.udp.packets.is_empty(), "packets");
+    assert_eq!(bench.worker.host.fanout.logs(), 0);
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn core_gets_one_opened_and_one_closed_event_per_session() {
     assert!(matches!(bench.heard.last(), Some(CoreEvent::Closed { .. })), "its last message");
     bench.advance(DRAIN);
     assert_nothing_left(&bench);
-    let meter = &bench.worker.meter;
+    let meter = &bench.worker.host.meter;
     assert_eq!((meter.connections, meter.sessions_opened, meter.sessions_closed), (1, 1, 1));
 }
 
@@ -118,8 +118,8 @@ fn lost_session_has_vanished_and_closed_one_has_not() {
     let panicked = bench.connect();
     bench.settle();
     bench.set_up(panicked, "/");
-    let index = bench.worker.peers.indices().last().unwrap();
-    bench.worker.drop_panicked(index, super::super::TurnStage::News);
+    let index = bench.worker.host.peers.slots.indices().last().unwrap();
+    bench.worker.host.drop_panicked(index, TurnStage::News);
     bench.turn();
     assert!(vanished(&bench), "a panic of ours, so it may come back");
 }
@@ -138,7 +138,7 @@ fn session_without_setup_in_time_is_closed() {
     );
     bench.advance(DRAIN);
     assert_nothing_left(&bench);
-    assert_eq!(bench.worker.meter.refused_setup_timeout, 1);
+    assert_eq!(bench.worker.host.meter.refused_setup_timeout, 1);
     assert!(bench.heard.is_empty(), "no event for core: {:?}", bench.heard);
 }
 
@@ -151,7 +151,10 @@ fn session_without_permissions_is_refused_without_core_events() {
     assert!(matches!(bench.end(key), TransportClosed::ByPeer(SessionCode::UNAUTHORIZED, _)));
     bench.advance(DRAIN);
     assert_nothing_left(&bench);
-    assert_eq!((bench.worker.meter.refused_unauthorized, bench.worker.meter.sessions_abandoned), (1, 0));
+    assert_eq!(
+        (bench.worker.host.meter.refused_unauthorized, bench.worker.host.meter.sessions_abandoned),
+        (1, 0)
+    );
     assert!(bench.heard.is_empty());
 }
 
@@ -164,10 +167,10 @@ fn datagrams_past_the_share_are_received_next_turn() {
     bench.io.tick = share::RECEIVE.time;
     for expected in [64, 128, 150] {
         bench.turn();
-        assert_eq!(bench.worker.meter.datagrams_in, expected);
+        assert_eq!(bench.worker.host.meter.datagrams_in, expected);
     }
     assert_ne!(bench.next, NextTurn::Now);
-    assert_eq!(bench.worker.meter.turns_cut, 2);
+    assert_eq!(bench.worker.host.meter.turns_cut, 2);
 }
 
 #[test]
@@ -177,18 +180,18 @@ fn a_full_socket_stops_the_flush_until_there_is_room() {
     bench.io.room = 0;
     bench.client_turn();
     bench.turn();
-    assert_eq!(bench.next, NextTurn::At(bench.now + super::super::RETRY_FULL), "it does not spin");
-    let polled = bench.worker.outbox.is_empty();
+    assert_eq!(bench.next, NextTurn::At(bench.now + crate::engine::udp_port::RETRY_FULL), "it does not spin");
+    let polled = bench.worker.udp.packets.is_empty();
     assert!(!polled && bench.io.sent.is_empty(), "what was made is kept");
-    let calls = bench.worker.meter.send_calls;
+    let calls = bench.worker.host.meter.send_calls;
     bench.turn();
-    assert_eq!(bench.worker.meter.send_calls, calls, "no call before there may be room");
+    assert_eq!(bench.worker.host.meter.send_calls, calls, "no call before there may be room");
     bench.io.room = usize::MAX;
     bench.worker.writable();
     bench.next = NextTurn::Now;
     bench.settle();
     assert_eq!(bench.phase(key), ConnPhase::Ready);
-    assert_eq!(bench.worker.meter.socket_full, 1);
+    assert_eq!(bench.worker.host.meter.socket_full, 1);
     assert!(bench.client.conn(key).is_some());
 }
 
@@ -200,7 +203,7 @@ fn full_socket_is_retried_without_a_writable_event() {
     bench.client_turn();
     bench.turn();
     bench.io.room = usize::MAX;
-    bench.advance(super::super::RETRY_FULL);
+    bench.advance(crate::engine::udp_port::RETRY_FULL);
     assert_eq!(bench.phase(key), ConnPhase::Ready);
 }
 
@@ -218,7 +221,7 @@ fn path_without_gso_costs_one_failure_and_no_datagram() {
     bench.settle();
     assert_eq!(bench.phase(without), ConnPhase::Ready);
     assert_eq!(bench.now, start, "no retransmission was waited for");
-    assert_eq!(bench.worker.meter.gso_failures, 1, "from then on it sends datagrams one by one");
+    assert_eq!(bench.worker.host.meter.gso_failures, 1, "from then on it sends datagrams one by one");
     assert_eq!(bench.io.trains, before);
 }
 
@@ -230,7 +233,7 @@ fn datagrams_are_sent_singly_without_gso() {
     let key = bench.connect();
     bench.settle();
     assert_eq!(bench.phase(key), ConnPhase::Ready);
-    assert_eq!((bench.io.trains, bench.worker.meter.gso_failures), (0, 0));
+    assert_eq!((bench.io.trains, bench.worker.host.meter.gso_failures), (0, 0));
 }
 
 #[test]
@@ -250,7 +253,7 @@ fn rebuilt_endpoint_ends_sessions_and_accepts_new_ones() {
     let all = opened(&bench);
     assert_eq!(all.len(), 2);
     assert_ne!(all.first(), all.last(), "ids are never used again");
-    assert_eq!(bench.worker.meter.panics_endpoint, 1);
+    assert_eq!(bench.worker.host.meter.panics_endpoint, 1);
 }
 
 #[test]
@@ -260,8 +263,10 @@ fn shutdown_closes_every_session_and_refuses_new_ones() {
     bench.settle();
     bench.set_up(keys[0], "/");
     let until = bench.now + Duration::from_secs(10);
-    let letter =
-        WorkerMessage::Shutdown { code: SessionCode::GOAWAY_TIMEOUT, reason: "maintenance".into(), until };
+    let letter = WorkerMessage::Shutdown {
+        close: CloseReason::new(SessionCode::GOAWAY_TIMEOUT, "maintenance"),
+        until,
+    };
     bench.mailbox.post(&mut vec![letter]);
     bench.next = NextTurn::Now;
     bench.settle();
@@ -273,7 +278,7 @@ fn shutdown_closes_every_session_and_refuses_new_ones() {
     let late = bench.connect();
     bench.settle();
     assert_ne!(bench.phase(late), ConnPhase::Ready);
-    assert_eq!(bench.worker.meter.refused_draining, 1);
+    assert_eq!(bench.worker.host.meter.refused_draining, 1);
     bench.advance(DRAIN);
     assert_nothing_left(&bench);
     assert!(bench.worker.is_done(bench.now));
@@ -286,7 +291,7 @@ fn shutdown_ends_in_time_with_a_full_socket() {
     bench.settle();
     bench.io.room = 0;
     let until = bench.now + Duration::from_secs(1);
-    let letter = WorkerMessage::Shutdown { code: SessionCode::NONE, reason: "".into(), until };
+    let letter = WorkerMessage::Shutdown { close: CloseReason::new(SessionCode::NONE, ""), until };
     bench.mailbox.post(&mut vec![letter]);
     bench.turn();
     assert!(!bench.worker.is_done(bench.now));
@@ -303,7 +308,7 @@ fn idle_worker_publishes_its_counters_and_sleeps() {
     bench.now = at;
     bench.turn();
     assert_eq!(bench.next, NextTurn::Idle);
-    assert_eq!(bench.worker.shared.board.total(), bench.worker.meter);
+    assert_eq!(bench.worker.host.shared.board.total(), bench.worker.host.meter);
 }
 
 #[test]
@@ -318,7 +323,7 @@ fn events_wait_for_a_busy_core_and_keep_their_order() {
         bench.client.conn(*key).unwrap().close(bench.now, SessionCode::NONE, "");
         bench.settle();
     }
-    assert!(matches!(bench.next, NextTurn::At(at) if at <= bench.now + super::super::finish::RETRY_CORE));
+    assert!(matches!(bench.next, NextTurn::At(at) if at <= bench.now + crate::engine::worker::RETRY_CORE));
     bench.core = core;
     bench.advance(Duration::from_millis(10));
     assert_eq!(opened(&bench).len(), 2);
