@@ -96,3 +96,53 @@ impl QmuxTimers {
         self.rtt
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn pings_are_due_at_their_interval() {
+        let now = Instant::now();
+        let mut timers = QmuxTimers::new(QmuxFraming::Qmux01, QmuxCarrier::WebSocket, IDLE, now);
+        assert_eq!(timers.deadline(), now + limits::PING);
+        assert!(!timers.tick(now + limits::PING));
+        assert_eq!((timers.ping_due, timers.websocket_due), (true, false));
+        assert_eq!(timers.deadline(), now + limits::WEBSOCKET_PING);
+        timers.ping_sent(now + limits::PING);
+        assert_eq!(timers.deadline(), now + limits::PING * 2);
+        timers.tick(now + limits::WEBSOCKET_PING);
+        assert!(timers.websocket_due);
+        timers.websocket_sent(now + limits::WEBSOCKET_PING);
+        assert!(!timers.websocket_due);
+    }
+
+    #[test]
+    fn shorter_idle_timeout_counts() {
+        let now = Instant::now();
+        let mut timers = QmuxTimers::new(QmuxFraming::Qmux00, QmuxCarrier::Bytes, IDLE, now);
+        timers.limit_idle(Some(IDLE * 2));
+        timers.limit_idle(None);
+        assert_eq!(timers.deadline(), now + IDLE);
+        timers.limit_idle(Some(IDLE / 2));
+        timers.on_input(now + IDLE / 4);
+        assert!(!timers.tick(now + IDLE / 2));
+        assert!(timers.tick(now + IDLE / 4 + IDLE / 2));
+    }
+
+    #[test]
+    fn round_trip_time_is_that_of_the_answered_ping() {
+        let now = Instant::now();
+        let mut timers = QmuxTimers::new(QmuxFraming::Qmux01, QmuxCarrier::Bytes, IDLE, now);
+        let first = timers.ping_sent(now);
+        let second = timers.ping_sent(now + Duration::from_secs(1));
+        timers.pong(second + 1, now);
+        assert_eq!(timers.rtt(), None, "no such ping");
+        timers.pong(second, now + Duration::from_millis(1_040));
+        assert_eq!(timers.rtt(), Some(Duration::from_millis(40)));
+        timers.pong(first, now + Duration::from_secs(9));
+        assert_eq!(timers.rtt(), Some(Duration::from_millis(40)), "older than an answered one");
+    }
+}

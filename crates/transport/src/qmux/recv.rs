@@ -153,3 +153,58 @@ impl RecvHalf {
         self.tail = Vec::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: u64 = 80;
+
+    fn half(bytes: &[u8], fin: bool) -> RecvHalf {
+        let mut half = RecvHalf::new(WINDOW);
+        half.push(bytes, fin).unwrap();
+        half
+    }
+
+    #[test]
+    fn data_is_read_in_order_up_to_the_end() {
+        let mut half = half(b"abc", false);
+        half.push(b"def", true).unwrap();
+        assert_eq!(half.read(4), RecvOutcome::Bytes(Bytes::from_static(b"abcd")));
+        assert_eq!(half.read(4), RecvOutcome::Bytes(Bytes::from_static(b"ef")));
+        assert_eq!(half.read(4), RecvOutcome::End);
+        assert!(half.push(b"", true).is_ok(), "a repeated FIN");
+        assert!(half.push(b"x", false).is_err());
+    }
+
+    #[test]
+    fn offset_and_credit_are_checked() {
+        let half = half(b"abc", false);
+        assert!(half.begin(Some(3), Some(WINDOW - 3)).is_ok());
+        assert!(half.begin(Some(2), None).is_err());
+        assert!(half.begin(None, Some(WINDOW - 2)).is_err());
+    }
+
+    #[test]
+    fn reset_discards_data_unless_all_has_arrived() {
+        let mut reset = half(b"abc", false);
+        reset.reset(StreamCode::CANCEL, 5).unwrap();
+        assert_eq!((reset.read(9), reset.release()), (RecvOutcome::Reset(StreamCode::CANCEL), 5));
+        assert!(reset.reset(StreamCode::CANCEL, 5).is_err(), "twice");
+        let mut whole = half(b"abc", true);
+        whole.reset(StreamCode::CANCEL, 3).unwrap();
+        assert_eq!(whole.read(9), RecvOutcome::Bytes(Bytes::from_static(b"abc")));
+        assert!(half(b"abc", false).reset(StreamCode::CANCEL, WINDOW + 1).is_err());
+    }
+
+    #[test]
+    fn credit_grows_by_an_eighth_of_the_window() {
+        let mut half = half(&[0; 10], false);
+        half.read(9);
+        assert_eq!((half.credit(WINDOW), half.release()), (None, 9));
+        half.read(1);
+        assert_eq!((half.credit(WINDOW), half.release()), (Some(WINDOW + 10), 1));
+        half.stop();
+        assert_eq!(half.credit(WINDOW), None);
+    }
+}

@@ -125,3 +125,47 @@ impl SendHalf {
         StreamPacket { offset, size, fin: self.is_finished && self.unsent == 0, media }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn half(chunks: &[&'static str]) -> SendHalf {
+        let mut half = SendHalf::new(0, 100);
+        let mut chunks: Vec<Bytes> =
+            chunks.iter().map(|chunk| Bytes::from_static(chunk.as_bytes())).collect();
+        let size = chunks.iter().map(Bytes::len).sum();
+        half.take(&mut chunks, size, true);
+        assert!(chunks.iter().all(Bytes::is_empty));
+        half
+    }
+
+    #[test]
+    fn packets_cut_chunks_at_their_size() {
+        let mut half = half(&["abc", "def"]);
+        half.is_finished = true;
+        let mut sent = Vec::new();
+        let first = half.packet(4, |piece| sent.extend_from_slice(&piece));
+        assert_eq!((first.offset, first.size, first.fin, first.media), (0, 4, false, 4));
+        let last = half.packet(4, |piece| sent.extend_from_slice(&piece));
+        assert_eq!((last.offset, last.size, last.fin), (4, 2, true));
+        assert_eq!((sent.as_slice(), half.sent()), (&b"abcdef"[..], 6));
+    }
+
+    #[test]
+    fn partly_taken_chunk_keeps_its_rest() {
+        let mut half = half(&["ab"]);
+        let mut chunks = [Bytes::from_static(b"cd"), Bytes::from_static(b"ef")];
+        half.take(&mut chunks, 3, false);
+        assert_eq!(chunks, [Bytes::new(), Bytes::from_static(b"f")]);
+        assert_eq!((half.waiting(), half.credit()), ((2, 3), 95));
+    }
+
+    #[test]
+    fn finished_half_without_data_has_output() {
+        let mut half = SendHalf::new(0, 0);
+        assert!(!half.has_output());
+        half.is_finished = true;
+        assert!(half.has_output() && half.packet(10, |_| {}).fin);
+    }
+}

@@ -145,3 +145,47 @@ pub(super) fn index(dir: Dir) -> usize {
 pub(super) fn dir_of(id: u64) -> Dir {
     if id & 2 == 0 { Dir::Bi } else { Dir::Uni }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_waits_for_the_peers_limit() {
+        let mut ours = Ours::new(1);
+        assert_eq!((ours.open(), ours.open()), (Some(0), None));
+        assert!(!ours.allow(1), "not raised");
+        assert!(ours.allow(2));
+        assert!(!ours.allow(3), "no open was refused since");
+        assert_eq!(ours.open(), Some(1));
+    }
+
+    #[test]
+    fn streams_may_arrive_out_of_order_once() {
+        let mut theirs = Theirs::new(8, 8);
+        assert_eq!(theirs.meet(2), Ok(true));
+        assert_eq!((theirs.meet(0), theirs.meet(0), theirs.meet(2)), (Ok(true), Ok(false), Ok(false)));
+        assert_eq!(theirs.meet(1), Ok(true));
+        assert!(theirs.meet(8).is_err());
+    }
+
+    #[test]
+    fn blocked_peer_gets_any_credit() {
+        let mut theirs = Theirs::new(16, 16);
+        theirs.meet(0).unwrap();
+        theirs.retire();
+        assert_eq!(theirs.credit(), None, "less than an eighth");
+        theirs.blocked(15);
+        assert_eq!(theirs.credit(), None, "blocked below the present limit");
+        theirs.blocked(16);
+        assert_eq!((theirs.credit(), theirs.credit()), (Some(17), None));
+    }
+
+    #[test]
+    fn without_credit_only_open_streams_count() {
+        let mut theirs = Theirs::untold(2);
+        assert!(theirs.meet(0).is_ok() && theirs.meet(1).is_ok() && theirs.meet(2).is_err());
+        theirs.retire();
+        assert_eq!((theirs.meet(2), theirs.credit()), (Ok(true), None));
+    }
+}
