@@ -86,7 +86,7 @@ impl H3Layer {
         }
     }
 
-    fn belongs(&mut self, quic: &mut Connection, id: StreamId, session: u64) -> H3StreamStep {
+    fn belongs(&self, quic: &mut Connection, id: StreamId, session: u64) -> H3StreamStep {
         match &self.session {
             Some(open) if u64::from(open.id) == session => H3StreamStep::Ours,
             None => H3StreamStep::Keep(H3StreamRole::Held(session)),
