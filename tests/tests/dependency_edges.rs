@@ -113,6 +113,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("web-transport-trait", &["relay-client"]),
     ("tokio", &["relay-client", "relay-load", "relay-cli", "relay-http", "relay-access", "relay-host"]),
     ("axum", &["relay-http"]),
+    ("tower-http", &["relay-http"]),
     // One side serves, the other queries auth servers.
     ("hyper", &["relay-http", "relay-access"]),
     ("tokio-rustls", &["relay-http", "relay-client", "relay-access"]),

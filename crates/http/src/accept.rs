@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::Router;
 use relay_transport::quic::PeerCertificate;
 use relay_worker::ConnInfo;
 use rustls::{ServerConfig, ServerConnection};
@@ -21,12 +22,12 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::{
     charge::ConnectionCharge,
     client::ClientInfo,
+    connection::HttpConnection,
     limits::{HANDSHAKE_TIME, IDLE_TIME, NO_FILES_PAUSE, PLAIN_BYTES, PROXY_IDLE_TIME},
     link::SessionAcceptor,
     proxies::Proxies,
     proxy,
     readers::HttpReaders,
-    site::Site,
     slots::{Slot, Slots},
     socket::PlainOrTls,
 };
@@ -47,22 +48,22 @@ pub(crate) struct StreamListener {
     pub(crate) slots: Slots,
     pub(crate) proxies: Proxies,
     /// Ledger of the connections' memory; `None`: they are not charged.
-    pub(crate) hub: Option<HttpReaders>,
+    pub(crate) readers: Option<HttpReaders>,
 }
 
 /// Protocol served on a listener.
 #[derive(Clone)]
 pub(crate) enum ListenerProtocol {
     /// HTTP: plain, over TLS, or both, told apart by the first byte.
-    Web { site: Arc<Site>, plain: bool, tls: Option<Arc<ServerConfig>> },
+    Web { site: Router, plain: bool, tls: Option<Arc<ServerConfig>> },
     /// Sessions over plain byte streams.
-    Link { entrance: SessionAcceptor, tls: Option<Arc<ServerConfig>> },
+    Link { acceptor: SessionAcceptor, tls: Option<Arc<ServerConfig>> },
 }
 
 impl StreamListener {
     /// Accepts connections until the runtime ends.
     pub(crate) async fn serve(self, listener: TcpListener) {
-        let Self { kind, slots, proxies, hub } = self;
+        let Self { kind, slots, proxies, readers } = self;
         let mut said: Option<Instant> = None;
         loop {
             match listener.accept().await {
@@ -75,7 +76,7 @@ impl StreamListener {
                         slot,
                         kind.clone(),
                         proxies.clone(),
-                        hub.clone(),
+                        readers.clone(),
                     ));
                 }
                 Err(error) => {
@@ -97,12 +98,14 @@ async fn handle_connection(
     mut slot: Slot,
     kind: ListenerProtocol,
     proxies: Proxies,
-    hub: Option<HttpReaders>,
+    readers: Option<HttpReaders>,
 ) {
     let begun = async {
         let (stream, client) = identify(stream, peer, &mut slot, &kind, &proxies).await?;
-        let charge = match &hub {
-            Some(hub) => Some(ConnectionCharge::open(hub, client.conn.remote.ip()).ok_or_else(exceeded)?),
+        let charge = match &readers {
+            Some(readers) => {
+                Some(ConnectionCharge::open(readers, client.conn.remote.ip()).ok_or_else(exceeded)?)
+            }
             None => None,
         };
         let secured = secure(stream, client, &kind, charge.as_ref());
@@ -115,9 +118,10 @@ async fn handle_connection(
                 match kind {
                     ListenerProtocol::Web { site, .. } => {
                         let idle = if proxies.trusts(peer.ip()) { PROXY_IDLE_TIME } else { IDLE_TIME };
-                        site.serve_connection(stream, client, charge.clone(), idle).await;
+                        let charge = charge.clone();
+                        HttpConnection { stream, client, charge, idle }.serve(site).await;
                     }
-                    ListenerProtocol::Link { entrance, .. } => entrance.admit(stream, client).await,
+                    ListenerProtocol::Link { acceptor, .. } => acceptor.admit(stream, client).await,
                 }
             };
             if let Err(error) = unless_exceeded(charge.as_ref(), served).await {

@@ -13,8 +13,9 @@ use tokio::{task::yield_now, time::timeout};
 use crate::{
     limits::KEEP_ALIVE,
     readers::{HttpReaders, ReaderSession},
-    site::{RouteRequest, TEXT, empty},
-    stream::{BodySource, Interrupted, body},
+    reply::{TEXT, empty},
+    request::RouteRequest,
+    stream::{BodySource, Interrupted, body, of_head},
 };
 
 /// Paths visited per lock of the announce board.
@@ -60,12 +61,11 @@ pub(crate) async fn answer(hub: &HttpReaders, asked: RouteRequest) -> Response {
         }
     };
     headers.insert(CONTENT_TYPE, kind);
-    if !asked.is_head {
-        *response.body_mut() = match form {
-            Form::Lines | Form::Json => body(List::new(reader, root, form)),
-            Form::Events => body(AnnounceEvents::new(reader, root, permit.subscribe().clone())),
-        };
-    }
+    *response.body_mut() = match form {
+        _ if asked.is_head => of_head(),
+        Form::Lines | Form::Json => body(List::new(reader, root, form)),
+        Form::Events => body(AnnounceEvents::new(reader, root, permit.subscribe().clone())),
+    };
     response
 }
 

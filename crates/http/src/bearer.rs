@@ -3,25 +3,33 @@
 //! The token is inserted into the query as `jwt`, so that the gate and the caching rules find every token in one place.
 //! A token that the query already has takes precedence.
 
-use axum::response::Response;
+use axum::{extract::Request, middleware::Next, response::Response};
 use hyper::{
-    HeaderMap, Request, StatusCode, Uri,
+    HeaderMap, StatusCode, Uri,
     header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE},
     http::uri::PathAndQuery,
 };
 
-use crate::limits::HEADER_BYTES;
+use crate::{limits::HEADER_BYTES, reply::plain};
 
 /// Authorization scheme that is read; other schemes belong to a proxy in front and are ignored.
 const SCHEME: &str = "bearer";
 /// Challenge of a 401 (RFC 6750, section 3). The same with and without a token: no answer reveals the reason.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"moq\"");
 
+/// Layer that moves the token of the header `Authorization` into the query, and adds the challenge to a 401.
+pub(crate) async fn authorize(mut request: Request, next: Next) -> Response {
+    match adopt(&mut request) {
+        Ok(()) => challenge(next.run(request).await),
+        Err(words) => plain(StatusCode::BAD_REQUEST, words),
+    }
+}
+
 /// Moves the token of the header `Authorization` into the query.
 ///
 /// # Errors
 /// Text of the 400 answer: two tokens in the header, or one that is too long or cannot be part of a URL.
-pub(crate) fn adopt<B>(request: &mut Request<B>) -> Result<(), &'static str> {
+fn adopt<B>(request: &mut Request<B>) -> Result<(), &'static str> {
     let Some(token) = token(request.headers())? else { return Ok(()) };
     let whole = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     let target = appended(whole, token);
@@ -35,7 +43,7 @@ pub(crate) fn adopt<B>(request: &mut Request<B>) -> Result<(), &'static str> {
 }
 
 /// Adds the challenge to a 401, which RFC 9110, section 15.5.2 asks for.
-pub(crate) fn challenge(mut response: Response) -> Response {
+fn challenge(mut response: Response) -> Response {
     if response.status() == StatusCode::UNAUTHORIZED {
         response.headers_mut().entry(WWW_AUTHENTICATE).or_insert(CHALLENGE);
     }

@@ -16,10 +16,11 @@ use relay_worker::Denial;
 
 use crate::{
     readers::{HttpReaders, ReaderRejection, ReaderSession, SUB},
-    site::{RouteRequest, empty, plain},
-    stream::body,
+    reply::{empty, plain},
+    request::RouteRequest,
+    stream::{body, of_head},
 };
-use reader::{FetchReader, Incarnation, Missed};
+use reader::{FetchReader, FrameRange, Incarnation, Missed};
 
 /// Caching of an answer that cannot change: a complete group, under a URL that names its incarnation.
 const IMMUTABLE: &str = "max-age=3600, immutable";
@@ -69,7 +70,7 @@ async fn find(hub: &HttpReaders, asked: &RouteRequest) -> Result<Response, Failu
     let (start, want) = wanted.group.map_or((Start::Latest, Want::Live), |it| (Start::Group(it), Want::Info));
     let prefs = Prefs { start, ..Prefs::default() };
     visitor.ask(Ask::Subscribe { sub: SUB, path: path.clone(), track, prefs, want });
-    let mut reader = FetchReader::new(visitor, path, (wanted.from, wanted.to));
+    let mut reader = FetchReader::new(visitor, path, FrameRange { first: wanted.from, last: wanted.to });
     let sequence = reader.begin(wanted.group).await.map_err(|missed| match missed {
         Missed::Nothing => nothing(),
         Missed::Over => Box::new(empty(StatusCode::UNAUTHORIZED)),
@@ -210,6 +211,9 @@ fn respond(
 ) -> Response {
     let is_complete = reader.is_complete();
     let mut response = empty(StatusCode::OK);
+    if asked.is_head {
+        *response.body_mut() = of_head();
+    }
     let headers = response.headers_mut();
     let mut put = |name, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {

@@ -10,6 +10,9 @@ use tokio::{io::AsyncReadExt, net::TcpStream, time::sleep};
 
 /// Signature of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2 and its two commands.
+const LOCAL: u8 = 0x20;
+const PROXY: u8 = 0x21;
 /// Prefix of version 1.
 const WORD: &[u8; 6] = b"PROXY ";
 /// Longest header of version 1 with its line end, bytes.
@@ -45,6 +48,17 @@ pub(crate) async fn header(stream: &mut TcpStream) -> io::Result<Option<SocketAd
     }
 }
 
+/// PROXY header that does not follow the specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed PROXY header")]
+struct MalformedHeader;
+
+impl From<MalformedHeader> for io::Error {
+    fn from(error: MalformedHeader) -> Self {
+        Self::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
 fn bad(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
@@ -58,16 +72,20 @@ async fn read_v1(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
         line.push(stream.read_u8().await?);
     }
     let text = std::str::from_utf8(&line).map_err(|_| bad("PROXY header is not text"))?;
-    parse_v1(text.trim_end()).ok_or_else(|| bad("malformed PROXY header"))
+    Ok(parse_v1(text.trim_end())?)
 }
 
-/// Source address in a line of version 1; the outer `None`: malformed.
-fn parse_v1(line: &str) -> Option<Option<SocketAddr>> {
+/// Source address in a line of version 1; `None`: it names none.
+fn parse_v1(line: &str) -> Result<Option<SocketAddr>, MalformedHeader> {
     let mut words = line.split(' ').skip(1);
-    let family = words.next()?;
-    if family == "UNKNOWN" {
-        return Some(None);
+    match words.next().ok_or(MalformedHeader)? {
+        "UNKNOWN" => Ok(None),
+        family => v1_source(family, words).map(Some).ok_or(MalformedHeader),
     }
+}
+
+/// Source address in the words after the family.
+fn v1_source<'a>(family: &str, mut words: impl Iterator<Item = &'a str>) -> Option<SocketAddr> {
     let source: IpAddr = words.next()?.parse().ok()?;
     let _target: IpAddr = words.next()?.parse().ok()?;
     let port: u16 = words.next()?.parse().ok()?;
@@ -77,7 +95,7 @@ fn parse_v1(line: &str) -> Option<Option<SocketAddr>> {
         "TCP6" => source.is_ipv6(),
         _ => false,
     };
-    (fits && words.next().is_none()).then(|| Some(SocketAddr::new(source, port)))
+    (fits && words.next().is_none()).then(|| SocketAddr::new(source, port))
 }
 
 async fn read_v2(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
@@ -90,27 +108,33 @@ async fn read_v2(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     }
     let mut rest = vec![0; length];
     stream.read_exact(&mut rest).await?;
-    parse_v2(command, family, &rest).ok_or_else(|| bad("malformed PROXY header"))
+    Ok(parse_v2(command, family, &rest)?)
 }
 
-fn parse_v2(command: u8, family: u8, rest: &[u8]) -> Option<Option<SocketAddr>> {
-    match command {
-        0x20 => return Some(None),
-        0x21 => {}
-        _ => return None,
+/// Source address in a header of version 2; `None`: it names none.
+fn parse_v2(command: u8, family: u8, rest: &[u8]) -> Result<Option<SocketAddr>, MalformedHeader> {
+    match (command, family >> 4) {
+        // Of a connection of the balancer itself, the family and the addresses are ignored.
+        (LOCAL, _) => Ok(None),
+        // A Unix socket, or an unspecified family.
+        (PROXY, 0 | 3) => Ok(None),
+        (PROXY, family) => v2_source(family, rest).map(Some).ok_or(MalformedHeader),
+        _ => Err(MalformedHeader),
     }
+}
+
+/// Source address in the block of addresses.
+fn v2_source(family: u8, rest: &[u8]) -> Option<SocketAddr> {
     let port = |at: usize| Some(u16::from_be_bytes(rest.get(at..at + 2)?.try_into().ok()?));
-    match family >> 4 {
+    match family {
         1 => {
             let source: [u8; 4] = rest.get(..4)?.try_into().ok()?;
-            Some(Some(SocketAddr::new(Ipv4Addr::from(source).into(), port(8)?)))
+            Some(SocketAddr::new(Ipv4Addr::from(source).into(), port(8)?))
         }
         2 => {
             let source: [u8; 16] = rest.get(..16)?.try_into().ok()?;
-            Some(Some(SocketAddr::new(Ipv6Addr::from(source).into(), port(32)?)))
+            Some(SocketAddr::new(Ipv6Addr::from(source).into(), port(32)?))
         }
-        // A Unix socket, or an unspecified family.
-        0 | 3 => Some(None),
         _ => None,
     }
 }
@@ -121,11 +145,11 @@ mod tests {
 
     #[test]
     fn proxy_v1_line_names_the_client() {
-        let some = |text: &str| Some(Some(text.parse().unwrap()));
+        let some = |text: &str| Ok(Some(text.parse().unwrap()));
         assert_eq!(parse_v1("PROXY TCP4 1.2.3.4 10.0.0.1 5 443"), some("1.2.3.4:5"));
         assert_eq!(parse_v1("PROXY TCP6 2001:db8::1 ::1 5 443"), some("[2001:db8::1]:5"));
-        assert_eq!(parse_v1("PROXY UNKNOWN"), Some(None));
-        assert_eq!(parse_v1("PROXY UNKNOWN ffff::1 ffff::2 1 2"), Some(None));
+        assert_eq!(parse_v1("PROXY UNKNOWN"), Ok(None));
+        assert_eq!(parse_v1("PROXY UNKNOWN ffff::1 ffff::2 1 2"), Ok(None));
         for bad in [
             "PROXY",
             "PROXY TCP4 1.2.3.4",
@@ -134,18 +158,30 @@ mod tests {
             "PROXY TCP4 1.2.3.4 10.0.0.1 70000 443",
             "PROXY UDP4 1.2.3.4 10.0.0.1 5 443",
         ] {
-            assert_eq!(parse_v1(bad), None, "{bad}");
+            assert_eq!(parse_v1(bad), Err(MalformedHeader), "{bad}");
         }
     }
 
     #[test]
     fn proxy_v2_header_names_the_client() {
         let four = [1, 2, 3, 4, 10, 0, 0, 1, 0, 5, 1, 187];
-        assert_eq!(parse_v2(0x21, 0x11, &four), Some(Some("1.2.3.4:5".parse().unwrap())));
-        assert_eq!(parse_v2(0x20, 0x11, &four), Some(None), "the balancer itself");
-        assert_eq!(parse_v2(0x21, 0x00, &[]), Some(None));
-        assert_eq!(parse_v2(0x21, 0x11, four.get(..9).unwrap()), None, "cut short");
-        assert_eq!(parse_v2(0x11, 0x11, &four), None, "another version");
-        assert_eq!(parse_v2(0x21, 0x51, &four), None);
+        assert_eq!(parse_v2(PROXY, 0x11, &four), Ok(Some("1.2.3.4:5".parse().unwrap())));
+        assert_eq!(parse_v2(LOCAL, 0x11, &four), Ok(None), "the balancer itself");
+        assert_eq!(parse_v2(PROXY, 0x00, &[]), Ok(None));
+        assert_eq!(parse_v2(PROXY, 0x11, four.get(..9).unwrap()), Err(MalformedHeader), "cut short");
+        assert_eq!(parse_v2(0x11, 0x11, &four), Err(MalformedHeader), "another version");
+        assert_eq!(parse_v2(PROXY, 0x51, &four), Err(MalformedHeader));
+    }
+
+    #[test]
+    fn local_v2_header_has_any_family_or_no_address() {
+        for (family, rest) in [(0x11, &[][..]), (0x51, &[1, 2]), (0x15, &[0; 12]), (0x00, &[])] {
+            assert_eq!(parse_v2(LOCAL, family, rest), Ok(None), "{family:#x} {rest:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_v1_line_has_any_words() {
+        assert_eq!(parse_v1("PROXY UNKNOWN a b c d e f g"), Ok(None));
     }
 }

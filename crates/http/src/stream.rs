@@ -26,6 +26,19 @@ pub(crate) fn body(source: impl BodySource) -> Body {
     Body::new(Made::Idle(source))
 }
 
+/// Body of an answer to HEAD. Its length is unknown: of an empty body axum derives `Content-Length: 0`.
+pub(crate) fn of_head() -> Body {
+    body(Nothing)
+}
+
+struct Nothing;
+
+impl BodySource for Nothing {
+    async fn next(&mut self) -> Option<Result<Bytes, Interrupted>> {
+        None
+    }
+}
+
 type Making<S> = Pin<Box<dyn Future<Output = (S, Option<Result<Bytes, Interrupted>>)> + Send>>;
 
 enum Made<S> {

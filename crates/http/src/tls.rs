@@ -9,6 +9,9 @@ use rustls::{
     server::{NoServerSessionStorage, ResolvesServerCert},
 };
 
+/// Returns the fingerprint of the QUIC certificate in hexadecimal, where clients need one.
+pub type FingerprintSource = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// Builds a configuration with TLS 1.3, and 1.2 for clients and load balancers without it, and the certificates of
 /// `resolver`. Clients may present a certificate if `clients` verifies them. `protocols` are the ALPN names; empty:
 /// ALPN is ignored.

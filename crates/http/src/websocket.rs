@@ -1,13 +1,17 @@
 //! WebSockets: the upgrade is negotiated here, the session is carried by a worker.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use aws_lc_rs::digest;
-use axum::response::Response;
+use axum::{
+    Extension,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
-    HeaderMap, Method, Request, StatusCode, Version,
-    body::Incoming,
+    HeaderMap, Method, StatusCode, Version,
     header::{
         CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
         SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -15,16 +19,17 @@ use hyper::{
     upgrade::{self, OnUpgrade},
 };
 use hyper_util::rt::TokioIo;
-use relay_auth::Refusal;
 use relay_transport::qmux::{QmuxCarrier, QmuxFraming};
-use relay_worker::{AcceptQueue, Admission, ConnInfo, Denial, PendingSession, RejectReason};
+use relay_worker::{AcceptQueue, Admission, ConnInfo, PendingSession, RejectReason};
 
 use crate::{
     client::ClientInfo,
     limits::SUBPROTOCOLS,
     link::{link, request_admission},
-    site::{empty, plain},
-    socket::TimeoutStream,
+    origin::PageAccess,
+    reply::{denied, empty, foreign_page, plain},
+    socket::PlainOrTls,
+    timeouts::TimeoutStream,
 };
 
 /// Text appended to a key before it is hashed (RFC 6455, 1.3).
@@ -62,7 +67,7 @@ impl WebSocketEndpoint {
     }
 
     /// Accepts a WebSocket on any path; its socket is passed to a worker once the answer is sent.
-    pub(crate) async fn upgrade(&self, client: ClientInfo, mut request: Request<Incoming>) -> Response {
+    async fn accept(&self, client: ClientInfo, mut request: Request) -> Response {
         let (accept, chosen) = match self.agree(&request) {
             Ok(agreed) => agreed,
             Err(response) => return response,
@@ -107,10 +112,7 @@ impl WebSocketEndpoint {
 
     /// Value of `Sec-WebSocket-Accept`, and the chosen subprotocol, if any was offered.
     #[allow(clippy::result_large_err, reason = "it is passed on at once")]
-    fn agree(
-        &self,
-        request: &Request<Incoming>,
-    ) -> Result<(HeaderValue, Option<&OfferedSubprotocol>), Response> {
+    fn agree(&self, request: &Request) -> Result<(HeaderValue, Option<&OfferedSubprotocol>), Response> {
         let headers = request.headers();
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
             let mut response = plain(StatusCode::UPGRADE_REQUIRED, "only version 13 of WebSocket\n");
@@ -157,8 +159,23 @@ fn choose<'a>(served: &'a [OfferedSubprotocol], offered: &[&str]) -> Option<&'a 
     served.iter().find(|one| offered.contains(&one.name.as_str()))
 }
 
+/// Layer that answers requests for WebSockets, on any path.
+pub(crate) async fn upgrade(
+    State(endpoint): State<Arc<WebSocketEndpoint>>,
+    Extension(access): Extension<PageAccess>,
+    Extension(client): Extension<ClientInfo>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match is_upgrade(&request) {
+        false => next.run(request).await,
+        true if access == PageAccess::Refused => foreign_page(),
+        true => endpoint.accept(client, request).await,
+    }
+}
+
 /// Whether the request asks for a WebSocket.
-pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
+pub(crate) fn is_upgrade(request: &Request) -> bool {
     request.method() == Method::GET && lists(request.headers(), &UPGRADE, "websocket")
 }
 
@@ -188,21 +205,11 @@ fn status(turned: RejectReason) -> StatusCode {
     }
 }
 
-/// HTTP status of a denial.
-pub(crate) fn denied(denial: Denial) -> StatusCode {
-    match denial {
-        Denial::Refused(Refusal::Malformed) => StatusCode::BAD_REQUEST,
-        Denial::Refused(_) | Denial::Expired => StatusCode::UNAUTHORIZED,
-        Denial::Unavailable => StatusCode::BAD_GATEWAY,
-        Denial::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-    }
-}
-
 /// Passes the socket to the worker once the HTTP server has released it.
 async fn hand_over(upgraded: OnUpgrade, place: Admission) {
     let handed = async {
         let upgraded = upgraded.await.map_err(io::Error::other)?;
-        let parts = upgraded.downcast::<TokioIo<TimeoutStream>>();
+        let parts = upgraded.downcast::<TokioIo<TimeoutStream<PlainOrTls>>>();
         let parts = parts.map_err(|_| io::Error::other("upgraded connection has an unexpected type"))?;
         link(parts.io.into_inner().into_stream(), parts.read_buf.to_vec())
     };

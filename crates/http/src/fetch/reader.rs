@@ -29,6 +29,14 @@ pub(super) struct Incarnation {
     pub(super) epoch: Epoch,
 }
 
+/// Frames of a group that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FrameRange {
+    pub(super) first: u64,
+    /// Inclusive; `None`: to the end of the group.
+    pub(super) last: Option<u64>,
+}
+
 /// Reads frames of one group.
 pub(super) struct FetchReader {
     reader: ReaderSession,
@@ -63,18 +71,18 @@ enum Step {
 }
 
 impl FetchReader {
-    pub(super) fn new(reader: ReaderSession, path: Path, (from, to): (u64, Option<u64>)) -> Self {
+    pub(super) fn new(reader: ReaderSession, path: Path, frames: FrameRange) -> Self {
         Self {
             reader,
             path,
             feed: None,
             group: None,
             is_lost: true,
-            frame: from,
+            frame: frames.first,
             offset: 0,
             size: 0,
             has_begun: false,
-            last: to,
+            last: frames.last,
             ready: VecDeque::new(),
             is_done: false,
         }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Authority},
+    http::{HeaderMap, Method, StatusCode, header, uri::Authority},
     middleware::Next,
     response::Response,
 };
@@ -22,9 +22,7 @@ pub(super) async fn same_site(request: Request, next: Next) -> Response {
     if !looks && is_foreign(request.headers()) {
         return text_line(StatusCode::FORBIDDEN, "refused: the request comes from a page of another site");
     }
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+    next.run(request).await
 }
 
 /// Whether a page of another site sent the request.

@@ -5,7 +5,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use relay_model::{Path, SessionId};
+use relay_model::{Path, PathError, SessionId};
 use relay_worker::{ListingQuery, SessionQuery};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,15 @@ use crate::status::{
     text_line,
 };
 
+/// Query of a list that cannot be answered.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum PageError {
+    #[error("limit: a number from 1 to {LISTED} is expected, not {0}")]
+    Limit(usize),
+    #[error("path: {0}")]
+    Path(#[from] PathError),
+}
+
 /// Query of a list: path, page size and position.
 #[derive(Deserialize)]
 pub(super) struct ListQuery {
@@ -27,12 +36,12 @@ pub(super) struct ListQuery {
 
 impl ListQuery {
     /// Path, the root by default, and page size.
-    fn page(&self) -> Result<(Path, usize), String> {
+    fn page(&self) -> Result<(Path, usize), PageError> {
         let limit = self.limit.unwrap_or(LISTED);
         if !(1..=LISTED).contains(&limit) {
-            return Err(format!("limit: a number from 1 to {LISTED} is expected, not {limit}"));
+            return Err(PageError::Limit(limit));
         }
-        let path = path(self.path.as_deref()).map_err(|error| format!("path: {error}"))?;
+        let path = path(self.path.as_deref())?;
         Ok((path.unwrap_or_else(Path::root), limit))
     }
 }

@@ -8,88 +8,110 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use relay_meter::Worker;
-use relay_worker::Footprint;
+use relay_worker::{Footprint, RelayCounts};
 
-use crate::status::Status;
+use crate::status::{Figure, Status};
 
 /// Answers with the counters and gauges of all workers, core and the store. No thread is queried.
 pub(super) async fn metrics(State(status): State<Status>) -> Response {
     let counts = status.relay().counts();
+    let mut text = String::new();
+    put_workers(&mut text, &counts);
+    for figure in gauges(&counts, status.is_draining()).into_iter().chain(refusals(&counts)) {
+        put_figure(&mut text, &figure);
+    }
+    put_state_classes(&mut text, &counts);
+    for figure in status.figures() {
+        put_figure(&mut text, &figure);
+    }
+    let help = "Bytes evicted from the cache.";
+    let evicted = Figure { name: "cache_evicted_bytes_total", help, value: counts.store.evicted_bytes };
+    put_figure(&mut text, &evicted);
+    let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (StatusCode::OK, headers, text).into_response()
+}
+
+/// Sums over the workers.
+fn put_workers(text: &mut String, counts: &RelayCounts) {
     let total = counts.total();
     let help: HashMap<_, _> = Worker::help().collect();
     let help = |name| help.get(name).map_or("", |text| text.trim());
-    let mut text = String::new();
     for (name, value) in total.counters() {
-        put(&mut text, &format!("{name}_total"), "counter", help(name), value);
+        put(text, &format!("{name}_total"), "counter", help(name), value);
     }
     for (name, value) in total.gauges() {
-        put(&mut text, name, "gauge", help(name), value);
+        put(text, name, "gauge", help(name), value);
     }
-    let held = [
-        ("broadcasts", "Announced paths.", counts.store.board_paths as u64),
-        ("subscriptions", "Active subscriptions.", counts.core.readers as u64),
-        ("tracks", "Track logs; one track may have several.", counts.core.logs as u64),
-        ("cache_bytes", "Size of the cache, bytes.", counts.store.bytes),
-        ("cache_limit_bytes", "Target size of the cache, bytes.", counts.store.capacity),
-        (
+}
+
+/// Sizes and limits of what the relay holds.
+fn gauges(counts: &RelayCounts, is_draining: bool) -> [Figure; 11] {
+    let RelayCounts { store, core, state, .. } = counts;
+    let gauge = |name, value, help| Figure { name, help, value };
+    [
+        gauge("broadcasts", store.board_paths as u64, "Announced paths."),
+        gauge("subscriptions", core.readers as u64, "Active subscriptions."),
+        gauge("tracks", core.logs as u64, "Track logs; one track may have several."),
+        gauge("cache_bytes", store.bytes, "Size of the cache, bytes."),
+        gauge("cache_limit_bytes", store.capacity, "Target size of the cache, bytes."),
+        gauge(
             "state_bytes",
+            state.clients,
             "Memory of client sessions and HTTP connections, without the cache, bytes.",
-            counts.state.clients,
         ),
-        (
+        gauge(
             "state_limit_bytes",
+            state.clients_limit,
             "Limit of the memory of client sessions, bytes; above three quarters the largest sessions are closed.",
-            counts.state.clients_limit,
         ),
-        ("state_peers_bytes", "Memory of sessions with other relays, bytes.", counts.state.peers),
-        (
+        gauge("state_peers_bytes", state.peers, "Memory of sessions with other relays, bytes."),
+        gauge(
             "state_peers_limit_bytes",
+            state.peers_limit,
             "Memory limit of sessions with other relays, bytes.",
-            counts.state.peers_limit,
         ),
-        (
+        gauge(
             "state_ghosts_bytes",
+            state.stale_bytes,
             "Memory of stale routes and of tracks without readers, bytes.",
-            counts.state.stale_bytes,
         ),
-        ("draining", "1 once a drain has begun, else 0.", status.is_draining().into()),
-    ];
-    for (name, help, value) in held {
-        put(&mut text, name, "gauge", help, value);
-    }
-    let tally = counts.tally;
-    let refused = [
-        (
+        gauge("draining", is_draining.into(), "1 once a drain has begun, else 0."),
+    ]
+}
+
+/// Subscriptions that core delayed or refused.
+fn refusals(counts: &RelayCounts) -> [Figure; 3] {
+    let tally = &counts.tally;
+    let counter = |name, value, help| Figure { name, help, value };
+    [
+        counter(
             "tracks_missing_total",
-            "Subscriptions refused without asking the publisher, which had no such track a moment before.",
             tally.missing,
+            "Subscriptions refused without asking the publisher, which had no such track a moment before.",
         ),
-        (
+        counter(
             "subscriptions_braked_total",
-            "Subscriptions delayed because their session mostly requests missing tracks.",
             tally.braked,
+            "Subscriptions delayed because their session mostly requests missing tracks.",
         ),
-        (
+        counter(
             "subscriptions_brake_refused_total",
-            "Subscriptions refused because too many of their session were delayed already.",
             tally.brake_refused,
+            "Subscriptions refused because too many of their session were delayed already.",
         ),
-    ];
-    for (name, help, value) in refused {
-        put(&mut text, name, "counter", help, value);
-    }
-    let classes = Footprint::NAMES.into_iter().zip(counts.state.classes);
-    for (class, bytes) in classes {
+    ]
+}
+
+/// Memory of sessions, by class of what holds it.
+fn put_state_classes(text: &mut String, counts: &RelayCounts) {
+    for (class, bytes) in Footprint::NAMES.into_iter().zip(counts.state.classes) {
         let help = format!("Memory of sessions in the class {class}, bytes.");
-        put(&mut text, &format!("state_{class}_bytes"), "gauge", &help, bytes);
+        put(text, &format!("state_{class}_bytes"), "gauge", &help, bytes);
     }
-    for figure in status.figures() {
-        put(&mut text, figure.name, figure.kind(), figure.help, figure.value);
-    }
-    let evicted = "Bytes evicted from the cache.";
-    put(&mut text, "cache_evicted_bytes_total", "counter", evicted, counts.store.evicted_bytes);
-    let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (StatusCode::OK, headers, text).into_response()
+}
+
+fn put_figure(text: &mut String, figure: &Figure) {
+    put(text, figure.name, figure.kind(), figure.help, figure.value);
 }
 
 fn put(text: &mut String, name: &str, kind: &str, help: &str, value: u64) {

@@ -53,14 +53,9 @@ pub(super) async fn answer(page: Page, side: PageListener, request: Request) -> 
     let urls = page.urls(side, request.headers());
     let hub = page.0.entrances.get().and_then(|(_, hub)| hub.clone());
     let conn = request.extensions().get::<ClientInfo>().map(|client| gate_request(client, side, &request));
-    let decided = match (hub, conn) {
-        (Some(hub), Some(conn)) => decision(hub.admit(conn).await.map(|reader| reader.permit())),
-        _ => None,
-    };
-    let (permit, refused) = match decided {
-        None => (None, None),
-        Some(Ok(permit)) => (Some(permit), None),
-        Some(Err(refused)) => (None, Some(refused)),
+    let Rights { permit, refused } = match (hub, conn) {
+        (Some(hub), Some(conn)) => Rights::new(hub.admit(conn).await.map(|reader| reader.permit())),
+        _ => Rights::default(),
     };
     let about = &page.0.about;
     let info = Info {
@@ -75,16 +70,25 @@ pub(super) async fn answer(page: Page, side: PageListener, request: Request) -> 
     json_answer(StatusCode::OK, json(&info))
 }
 
-/// Converts the gate's decision; `None`: the gate was not asked because the limit of HTTP readers is reached, which
-/// does not apply to sessions.
-fn decision(admitted: Result<Option<Permit>, ReaderRejection>) -> Option<Result<Permitted, String>> {
-    let decided = match admitted {
-        Ok(permit) => permit.as_ref().map(Permitted::new).ok_or_else(|| "expired".to_owned()),
-        Err(ReaderRejection::Full) => return None,
-        Err(ReaderRejection::Denied(denial)) => Err(denial.to_string()),
-        Err(ReaderRejection::Leaving) => Err("draining".to_owned()),
-    };
-    Some(decided)
+/// Decision of the gate about a session; neither field is set where it was not asked.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Rights {
+    permit: Option<Permitted>,
+    refused: Option<String>,
+}
+
+impl Rights {
+    fn new(admitted: Result<Option<Permit>, ReaderRejection>) -> Self {
+        let refused = match admitted {
+            Ok(Some(permit)) => return Self { permit: Some(Permitted::new(&permit)), refused: None },
+            // The limit of HTTP readers does not apply to sessions.
+            Err(ReaderRejection::Full) => return Self::default(),
+            Ok(None) => "expired".to_owned(),
+            Err(ReaderRejection::Denied(denial)) => denial.to_string(),
+            Err(ReaderRejection::Leaving) => "draining".to_owned(),
+        };
+        Self { permit: None, refused: Some(refused) }
+    }
 }
 
 /// Describes the page's client as it would open a session at `/`. The host name of the private listener is dropped:
@@ -107,8 +111,8 @@ mod tests {
 
     #[test]
     fn full_reader_places_say_nothing_about_sessions() {
-        assert_eq!(decision(Err(ReaderRejection::Full)), None);
-        let refused = |refused| decision(Err(refused)).and_then(Result::err);
+        assert_eq!(Rights::new(Err(ReaderRejection::Full)), Rights::default());
+        let refused = |refused| Rights::new(Err(refused)).refused;
         assert_eq!(refused(ReaderRejection::Leaving).as_deref(), Some("draining"));
         assert_eq!(refused(ReaderRejection::Denied(Denial::Expired)), Some(Denial::Expired.to_string()));
     }

@@ -1,8 +1,25 @@
-use axum::body::to_bytes;
+use axum::{
+    body::{Body, to_bytes},
+    extract::Request,
+};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 
 use super::*;
 
-const FILES: [&File; 3] = [&INDEX, &SCRIPT, &STYLE];
+const FILES: [(&str, &File); 3] = [("/", &INDEX), ("/page.js", &SCRIPT), ("/page.css", &STYLE)];
+
+/// Answer of a page whose listeners are not open.
+fn answer(target: &str, headers: HeaderMap) -> Response {
+    let names = Arc::new(Vec::new);
+    let about = About { version: String::new(), url: None, names, fingerprint: Arc::new(|| None) };
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = target.parse().unwrap();
+    *request.headers_mut() = headers;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let Ok(response) = runtime.block_on(TowerToHyperService::new(Page::new(about).public()).call(request));
+    response
+}
 
 fn asking(pairs: &[(HeaderName, &str)]) -> HeaderMap {
     pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
@@ -19,8 +36,8 @@ fn body(response: Response) -> Vec<u8> {
 
 #[test]
 fn every_file_has_its_type_and_security_headers() {
-    for file in FILES {
-        let response = answer(file, &HeaderMap::new());
+    for (target, file) in FILES {
+        let response = answer(target, HeaderMap::new());
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(text(&response, header::CONTENT_TYPE), file.kind);
         assert_eq!(text(&response, header::X_CONTENT_TYPE_OPTIONS), "nosniff");
@@ -32,19 +49,19 @@ fn every_file_has_its_type_and_security_headers() {
 
 #[test]
 fn known_etag_is_answered_with_304() {
-    for file in FILES {
+    for (target, _) in FILES {
         for encoding in ["identity", "br, gzip;q=0.5"] {
-            let first = answer(file, &asking(&[(header::ACCEPT_ENCODING, encoding)]));
+            let first = answer(target, asking(&[(header::ACCEPT_ENCODING, encoding)]));
             let tag = text(&first, header::ETAG).to_owned();
             for tags in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}")] {
                 let asked = asking(&[(header::ACCEPT_ENCODING, encoding), (header::IF_NONE_MATCH, &tags)]);
-                let again = answer(file, &asked);
+                let again = answer(target, asked);
                 assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{tags}");
                 assert_eq!(text(&again, header::ETAG), tag);
                 assert!(body(again).is_empty());
             }
             let asked = asking(&[(header::ACCEPT_ENCODING, encoding), (header::IF_NONE_MATCH, "\"other\"")]);
-            assert_eq!(answer(file, &asked).status(), StatusCode::OK);
+            assert_eq!(answer(target, asked).status(), StatusCode::OK);
         }
     }
     assert_ne!(INDEX.tag, SCRIPT.tag);
@@ -54,8 +71,8 @@ fn known_etag_is_answered_with_304() {
 fn gzip_is_sent_where_accepted() {
     for (accepted, squeezed) in [("gzip", true), ("br, GZIP;q=0.1", true), ("gzip;q=0", false), ("br", false)]
     {
-        for file in FILES {
-            let response = answer(file, &asking(&[(header::ACCEPT_ENCODING, accepted)]));
+        for (target, file) in FILES {
+            let response = answer(target, asking(&[(header::ACCEPT_ENCODING, accepted)]));
             assert_eq!(text(&response, header::VARY), "accept-encoding");
             assert_eq!(
                 text(&response, header::CONTENT_ENCODING),

@@ -14,9 +14,8 @@ use super::{
     entry::{ReaderEntry, ReaderStatus},
 };
 use crate::{
+    reply::{denied, empty, plain},
     shared_feed::SharedFeed,
-    site::{empty, plain},
-    websocket::denied,
 };
 
 /// Memory charged per reader, bytes: its task and a response in progress. Its connection is charged apart.

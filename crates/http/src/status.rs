@@ -173,11 +173,11 @@ impl Status {
         }
     }
 
-    /// Everything but the broadcasts, as the beginning of a JSON object; and the threads that did not answer.
-    async fn sample(&self) -> (String, Vec<String>) {
+    /// Samples the state of the relay, without its broadcasts.
+    async fn sample(&self) -> Sample {
         let wanted = SessionQuery { prefix: Path::root(), after: None, limit: LISTED };
         let sessions = gather::sessions(&self.0.inspector, wanted).await;
-        let (relay, silent) = (self.about(), sessions.silent().collect());
+        let (relay, silent) = (self.about(), sessions.silent().collect::<Vec<_>>());
         let counts = self.0.inspector.counts();
         let memory = (self.0.about.memory)();
         let mut rates = self.0.rates.lock();
@@ -206,15 +206,15 @@ impl Status {
         let sessions_total = sessions.total;
         let sessions: Vec<schema::SessionJson> = sessions.list.iter().map(session).collect();
         let head = Head { relay, load, traffic, sessions, sessions_total };
-        (json(&head), silent)
+        Sample { head: json(&head), silent }
     }
 
     /// Event for the watchers of `path`, with the part that all watchers share.
-    async fn event(&self, (head, silent): &(String, Vec<String>), path: Option<&Path>) -> Bytes {
+    async fn event(&self, sample: &Sample, path: Option<&Path>) -> Bytes {
         let prefix = path.cloned().unwrap_or_else(Path::root);
         let look = ListingQuery { prefix, after: None, broadcasts: LISTED, tracks: TRACKS };
         let found = gather::broadcasts(&self.0.inspector, look).await;
-        let mut silent = silent.clone();
+        let mut silent = sample.silent.clone();
         if found.is_none() {
             silent.push("control".to_owned());
         }
@@ -232,7 +232,7 @@ impl Status {
         drop(rates);
         let tail = json(&Tail { broadcasts, broadcasts_total: found.total, silent });
         // Both are objects, and neither is empty.
-        let (head, tail) = (head.trim_end_matches('}'), tail.trim_start_matches('{'));
+        let (head, tail) = (sample.head.trim_end_matches('}'), tail.trim_start_matches('{'));
         Bytes::from(format!("{EVENT}{head},{tail}{EVENT_END}"))
     }
 }
@@ -241,6 +241,14 @@ impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Status").field("about", &self.0.about).finish_non_exhaustive()
     }
+}
+
+/// State of the relay at one time, for all watchers.
+struct Sample {
+    /// [`Head`] as JSON.
+    head: String,
+    /// Threads that did not answer.
+    silent: Vec<String>,
 }
 
 /// Part of an event that all watchers share.

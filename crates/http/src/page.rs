@@ -16,12 +16,14 @@ use axum::{
     Router,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
+
+use tower_http::set_header::SetResponseHeaderLayer;
 
 pub(crate) use addresses::BrowserListeners;
 
-use crate::{readers::HttpReaders, server::FingerprintSource};
+use crate::{readers::HttpReaders, tls::FingerprintSource};
 
 /// Content Security Policy, without `connect-src`: the page loads only its own files, and the clock of the test
 /// pattern runs in a worker made from a `blob:`.
@@ -57,8 +59,8 @@ macro_rules! file {
     ($kind:literal, $name:literal) => {
         File::new(
             concat!($kind, "; charset=utf-8"),
-            include_bytes!(concat!("dist/", $name)),
-            include_bytes!(concat!("dist/", $name, ".gz")),
+            include_bytes!(concat!("page/dist/", $name)),
+            include_bytes!(concat!("page/dist/", $name, ".gz")),
         )
     };
 }
@@ -130,9 +132,9 @@ impl Page {
         };
         let page = self.clone();
         Router::new()
-            .route("/", get(index))
-            .route("/page.js", get(|headers: HeaderMap| async move { answer(&SCRIPT, &headers) }))
-            .route("/page.css", get(|headers: HeaderMap| async move { answer(&STYLE, &headers) }))
+            .route("/", with_headers(get(index)))
+            .route("/page.js", with_headers(get(async |headers: HeaderMap| answer(&SCRIPT, &headers))))
+            .route("/page.css", with_headers(get(async |headers: HeaderMap| answer(&STYLE, &headers))))
             .route("/page.json", get(move |request| info::answer(page, side, request)))
     }
 
@@ -169,6 +171,15 @@ impl fmt::Debug for Page {
     }
 }
 
+/// Adds the headers that every file of the page has.
+fn with_headers(file: MethodRouter) -> MethodRouter {
+    let policy = HeaderValue::from_static(POLICY);
+    let policy = SetResponseHeaderLayer::if_not_present(header::CONTENT_SECURITY_POLICY, policy);
+    HEADERS.iter().fold(file.route_layer(policy), |file, (name, value)| {
+        file.route_layer(SetResponseHeaderLayer::overriding(name.clone(), HeaderValue::from_static(value)))
+    })
+}
+
 fn answer(file: &'static File, asked: &HeaderMap) -> Response {
     let squeezed = list_items(asked, header::ACCEPT_ENCODING).any(takes_gzip);
     // Each encoding is a representation of its own, so it has a tag of its own.
@@ -184,13 +195,8 @@ fn answer(file: &'static File, asked: &HeaderMap) -> Response {
     } else {
         ([(header::CONTENT_TYPE, file.kind)], file.bytes).into_response()
     };
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    for (name, value) in &HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
     if let Ok(tag) = HeaderValue::try_from(tag) {
-        headers.insert(header::ETAG, tag);
+        response.headers_mut().insert(header::ETAG, tag);
     }
     response
 }

@@ -22,7 +22,7 @@ mod metrics;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     middleware::from_fn,
     response::Response,
     routing::{get, post},
@@ -30,6 +30,7 @@ use axum::{
 use relay_model::Path;
 use relay_worker::{ListingQuery, SessionQuery};
 use serde::Serialize;
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::status::{self, Status, answer, gather, json, schema};
 
@@ -48,6 +49,10 @@ pub fn router(status: Status) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/drain", post(actions::drain))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(SetResponseHeaderLayer::overriding(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
         .layer(from_fn(guard::same_site))
         .with_state(status.clone());
     own.merge(status::router(status))
