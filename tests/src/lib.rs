@@ -13,10 +13,28 @@ pub mod random;
 pub mod relay;
 pub mod rights;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
+
+/// Held shared by each test on a runtime, and exclusively by those with a bound on a duration.
+static TIMING: RwLock<()> = RwLock::new(());
 
 /// Runs `test` on a runtime of its own; panics if it takes longer than `seconds`.
 pub fn run(seconds: u64, test: impl Future<Output = ()>) {
+    let _shared = TIMING.read().unwrap_or_else(PoisonError::into_inner);
+    block_on(seconds, test);
+}
+
+/// The same while no other test of the binary runs, for tests with a bound on a duration.
+pub fn run_alone(seconds: u64, test: impl Future<Output = ()>) {
+    let _exclusive = TIMING.write().unwrap_or_else(PoisonError::into_inner);
+    block_on(seconds, test);
+}
+
+fn block_on(seconds: u64, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let outcome = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(seconds), test).await });

@@ -21,7 +21,7 @@ use relay_model::{SessionCode, SessionId};
 use relay_tests::{
     media::{Source, Viewer},
     relay::TestRelay,
-    run, wait_until, within,
+    run, run_alone, wait_until, within,
 };
 use serde_json::Value;
 use tokio::{
@@ -278,7 +278,7 @@ fn rates_follow_what_flows() {
 
 #[test]
 fn status_is_sampled_once_a_second_and_only_when_watched() {
-    run(60, async {
+    run_alone(60, async {
         let relay = TestRelay::start(1);
         let desk = Desk::open(&relay).await;
         let looks = desk.looks.clone();
@@ -432,7 +432,7 @@ impl Barrier {
 
 #[test]
 fn a_worker_that_is_stuck_is_named_and_not_waited_for() {
-    run(60, async {
+    run_alone(60, async {
         let barrier = Arc::new(Barrier::default());
         let fault = barrier.clone();
         let relay = TestRelay::with(2, |options| options.fault = Some(Arc::new(move |_, _| fault.pass())));

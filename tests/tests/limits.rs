@@ -11,7 +11,7 @@ use relay_tests::{
     media::Viewer,
     peer::{Peer, announcing, encoded, end_of, number, path, sized, stopped, subscribe},
     relay::TestRelay,
-    run, wait_until, within,
+    run, run_alone, wait_until, within,
 };
 use relay_wire::lite::{AnnounceRequest, BidiType, FrameHead, SubscribeUpdate, UniType, put_frame_head};
 
@@ -241,7 +241,7 @@ fn watches_have_a_limit() {
 
 #[test]
 fn stream_limits_grow_with_use_up_to_their_cap() {
-    run(60, async {
+    run_alone(60, async {
         let relay = TestRelay::start(1);
         let peer = Peer::greet(&relay, &relay.raw()).await;
         peer.assert_alive().await;

@@ -18,7 +18,7 @@ use relay_tests::{
     media::{Source, Viewer, code_of},
     porter::{Porter, open},
     relay::TestRelay,
-    run, wait_until, within,
+    run, run_alone, wait_until, within,
 };
 use relay_worker::EndedBy;
 
@@ -211,7 +211,7 @@ fn revoked_session_closes_with_its_code_and_is_reported() {
 
 #[test]
 fn sessions_of_a_revoked_token_close_within_a_second() {
-    run(60, async {
+    run_alone(60, async {
         let (relay, porter) = Porter::relay(2);
         porter.judge_by(open().with_subject("alice"));
         let alice = relay.connect().await;
@@ -253,7 +253,7 @@ fn an_answer_may_come_late_and_nothing_is_lost_meanwhile() {
 #[test]
 fn session_ends_within_a_second_of_its_permit() {
     for is_web in [false, true] {
-        run(60, async move {
+        run_alone(60, async move {
             // Offset of the wall clock, seconds.
             let step = Arc::new(AtomicI64::new(0));
             let clock = step.clone();

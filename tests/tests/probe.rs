@@ -16,7 +16,7 @@ use relay_tests::{
     netns::{Namespace, echo, round_trip},
     process::{self, Process},
     relay::TestRelay,
-    run, within,
+    run_alone, within,
 };
 
 /// Rate of the link, bits per second.
@@ -43,7 +43,7 @@ fn a_full_link_is_measured_within_its_tolerance() {
     let port = relay.urls[0].trim_end_matches('/').rsplit(':').next().expect("a port").to_owned();
     let url = format!("moqt://{}:{port}/", namespace.address);
     let echo = SocketAddr::from((namespace.address, ECHO));
-    run(60, async move {
+    run_alone(60, async move {
         let publisher = Client::connect(&url, ClientConfig::default()).await.expect("a publisher");
         let broadcast = publisher.broadcast("full").expect("a broadcast");
         let track = broadcast.track("video", TrackInfo::default()).expect("a track");

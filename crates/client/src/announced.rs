@@ -55,7 +55,7 @@ impl Announced {
         send.write(&request(BidiType::Announce.id(), &ask, session.version)).await?;
         let mut reader = ControlReader::new(recv, session.version);
         let ok = match session.version.has_announce_ok() {
-            true => reader.expect().await?,
+            true => reader.receive().await?,
             false => AnnounceOk { hop: Hop::ANONYMOUS, count: 0 },
         };
         let live = LiveBroadcasts::new(session.version, prefix, ok.hop);

@@ -27,7 +27,7 @@ impl ControlReader {
     }
 
     /// Returns the next message, which is required.
-    pub(crate) async fn expect<M: Message>(&mut self) -> Result<M, Error> {
+    pub(crate) async fn receive<M: Message>(&mut self) -> Result<M, Error> {
         self.next().await?.ok_or(Error::Truncated)
     }
 

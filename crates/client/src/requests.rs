@@ -42,7 +42,7 @@ impl ClientSession {
     pub(crate) async fn track_info(&self, broadcast: Path, track: TrackName) -> Result<TrackInfo, Error> {
         self.need(self.version.has_tracks(), "TRACK")?;
         let recv = self.ask(BidiType::Track, &TrackRequest { broadcast, track }).await?;
-        ControlReader::new(recv, self.version).expect().await
+        ControlReader::new(recv, self.version).receive().await
     }
 
     pub(crate) async fn fetch(&self, fetch: Fetch) -> Result<ReceivedGroup, Error> {

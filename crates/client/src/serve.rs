@@ -52,7 +52,7 @@ async fn announce(
     mut send: SendStream,
     mut reader: ControlReader,
 ) -> Result<(), Error> {
-    let request: AnnounceRequest = reader.expect().await?;
+    let request: AnnounceRequest = reader.receive().await?;
     let (initial, mut changes) = session.published.watch(request.prefix);
     let mut announcer = Announcer::new(session.version, session.hop);
     let mut out = Vec::new();
@@ -81,7 +81,7 @@ async fn track(
     mut send: SendStream,
     mut reader: ControlReader,
 ) -> Result<(), Error> {
-    let request: TrackRequest = reader.expect().await?;
+    let request: TrackRequest = reader.receive().await?;
     let Some(track) = session.published.track(&request.broadcast, &request.track) else {
         send.reset(StreamCode::NOT_FOUND);
         return Ok(());
@@ -99,7 +99,7 @@ async fn goaway(
     mut send: SendStream,
     mut reader: ControlReader,
 ) -> Result<(), Error> {
-    let message: Goaway = reader.expect().await?;
+    let message: Goaway = reader.receive().await?;
     session.goaway.send_replace(Some(message.uri));
     send.reset(StreamCode::CANCEL);
     Ok(())
@@ -110,7 +110,7 @@ async fn fetch(
     mut send: SendStream,
     mut reader: ControlReader,
 ) -> Result<(), Error> {
-    let request: Fetch = reader.expect().await?;
+    let request: Fetch = reader.receive().await?;
     let Some(track) = session.published.track(&request.broadcast, &request.track) else {
         send.reset(StreamCode::NOT_FOUND);
         return Ok(());
@@ -155,7 +155,7 @@ async fn subscribe(
     mut send: SendStream,
     mut reader: ControlReader,
 ) -> Result<(), Error> {
-    let request: Subscribe = reader.expect().await?;
+    let request: Subscribe = reader.receive().await?;
     let Some(track) = session.published.track(&request.broadcast, &request.track) else {
         send.reset(StreamCode::NOT_FOUND);
         return Ok(());

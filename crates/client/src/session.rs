@@ -187,7 +187,7 @@ async fn session_uni(session: &ClientSession, mut stream: RecvStream) -> Result<
             let _ = subscriber.send(Event::Group(group)).await;
         }
         Some(UniType::Setup) => {
-            let setup = ControlReader::new(stream, session.version).expect().await?;
+            let setup = ControlReader::new(stream, session.version).receive().await?;
             session.setup.send_replace(Some(setup));
         }
         None => stream.stop(StreamCode(0)),

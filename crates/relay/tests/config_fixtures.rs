@@ -16,7 +16,7 @@ use relay_client::{Client, ClientConfig, Tuning};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use common::{Running, file, free_address, http::free_tcp, relay, run};
+use common::{Running, file, free_address, http::free_tcp, relay, run, run_alone};
 
 enum Outcome {
     /// Serves; the log has each of these texts.
@@ -143,7 +143,7 @@ fn workers(relay: &Running) -> usize {
 
 #[test]
 fn worker_and_quic_settings_are_applied() {
-    run(async {
+    run_alone(async {
         let address = free_address();
         let (_folder, path) = file(&format!(
             "auth.public = \"\"\nserver.bind = {address:?}\nruntime.workers = 3\n\

@@ -1,7 +1,6 @@
 //! Promise: an error that keeps a relay from starting names its cause and remedy.
 
 #![allow(missing_docs)]
-#![allow(clippy::print_stdout, reason = "why a test does nothing")]
 
 mod common;
 
@@ -17,7 +16,7 @@ use common::{
     Running, file, free_address,
     golden::golden,
     http::{free_tcp, get},
-    relay,
+    relay, skip,
 };
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
@@ -41,7 +40,7 @@ fn masked(text: &str, masks: &[(&str, &str)]) -> String {
 fn below(program: &str, args: &[&str]) -> Option<Command> {
     let works = Command::new(program).args(args).arg("true").stderr(Stdio::null()).status();
     if !works.is_ok_and(|status| status.success()) {
-        println!("skipped: {program} {} does not work here", args.join(" "));
+        skip(&format!("{program} {} does not work here", args.join(" ")));
         return None;
     }
     let mut command = Command::new(program);
@@ -83,7 +82,7 @@ fn a_low_port_needs_a_capability() {
     let drop = ["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"];
     let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
     if first.trim() != "1024" {
-        println!("skipped: low ports are free for all here");
+        skip("low ports are free for all here");
         return;
     }
     let Some(mut command) = below("setpriv", &drop) else { return };

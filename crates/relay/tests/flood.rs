@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use common::{
-    PATIENCE, resident, run,
+    PATIENCE, resident, run, run_alone,
     site::{Site, claims, code, flows, key, token},
     web::{Answer, Asked, Web},
 };
@@ -170,7 +170,7 @@ fn good(site: &Arc<Site>, scheme: &'static str, target: &str, stop: &Arc<AtomicB
 #[test]
 #[expect(clippy::print_stdout, reason = "what was measured")]
 fn ten_thousand_bad_tokens_leave_no_memory_in_use() {
-    run(async {
+    run_alone(async {
         let known = key("known");
         let jwk = known.public().unwrap().to_json();
         let web = Web::start(move |asked: &Asked| match asked.target.as_str() {

@@ -13,7 +13,7 @@ use std::{
 
 use relay_client::{Client, ClientConfig, Prefs, Start, Track, TrackInfo};
 
-use common::{PATIENCE, Running, file, free_address, relay, run};
+use common::{PATIENCE, Running, file, free_address, relay, run, skip};
 
 /// Memory limit of the relay's control group, bytes.
 const LIMIT: u64 = 128 << 20;
@@ -34,7 +34,6 @@ struct Group {
 
 impl Group {
     /// Creates a group; `None`, with a note, where that is not possible.
-    #[expect(clippy::print_stdout, reason = "why a test does nothing")]
     fn new() -> Option<Self> {
         let own = format!("moq-relay-{}", std::process::id());
         let places = [("/sys/fs/cgroup/memory", false), ("/sys/fs/cgroup", true)];
@@ -49,7 +48,7 @@ impl Group {
                 return Some(group);
             }
         }
-        println!("skipped: no memory control group can be made here");
+        skip("no memory control group can be made here");
         None
     }
 

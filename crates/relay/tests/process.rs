@@ -8,17 +8,15 @@ use std::{
     fs,
     net::{TcpListener, UdpSocket},
     process::{Command, Output},
-    time::{Duration, Instant},
 };
 
 use common::{
     PATIENCE, Running, file, free_address, relay, run,
     site::{Site, key, token},
+    with_client,
 };
-use relay_client::{Client, ClientConfig, Closed, Code};
-use relay_model::SessionCode;
+use relay_client::{Client, ClientConfig};
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 /// Runs a relay that is expected to refuse to start; returns its status and standard error.
 fn refused(command: &mut Command) -> (Option<i32>, String) {
@@ -196,74 +194,5 @@ fn hangup_reloads_certificates_and_closes_no_session() {
         relay.signal(Signal::TERM);
         drop(client);
         assert_eq!(relay.end().code(), Some(0));
-    });
-}
-
-/// A relay with a drain timeout of `window`, and a client of it.
-async fn with_client(window: Duration) -> (TempDir, Running, String, Client) {
-    let address = free_address();
-    let text = format!(
-        "drain_timeout = {}\n[server]\nbind = {address:?}\n[auth]\npublic = \"\"\n",
-        window.as_secs_f64()
-    );
-    let (folder, path) = file(&text);
-    let relay = Running::start(relay().arg(&path));
-    relay.line_with("serving");
-    let url = format!("moqt://{address}/");
-    let client = Client::connect(&url, ClientConfig::default()).await.unwrap();
-    client.peer_setup().await.unwrap();
-    (folder, relay, url, client)
-}
-
-#[test]
-fn drain_sends_goaway_and_ends_once_clients_left() {
-    run(async {
-        let window = PATIENCE;
-        let (_folder, relay, url, client) = with_client(window).await;
-        relay.signal(Signal::TERM);
-        let started = Instant::now();
-        client.going_away().await.unwrap();
-        // Every worker, also one without sessions, rejects at once.
-        for _ in 0..8 {
-            assert!(
-                Client::connect(&url, ClientConfig::default()).await.is_err(),
-                "no new session is admitted"
-            );
-        }
-        assert!(started.elapsed() < window / 4, "a rejection does not time out");
-        assert!(client.is_closed().is_none(), "it is not closed early");
-        client.close(SessionCode::NONE, "moving").await;
-        assert_eq!(relay.end().code(), Some(0));
-        assert!(started.elapsed() < window / 2, "the relay ends before its window");
-    });
-}
-
-#[test]
-fn a_client_that_does_not_move_is_closed_within_the_window() {
-    run(async {
-        let window = Duration::from_secs(3);
-        let (_folder, relay, _, client) = with_client(window).await;
-        relay.signal(Signal::INT);
-        let started = Instant::now();
-        client.going_away().await.unwrap();
-        let Closed::Peer { code, reason } = client.closed().await else { panic!("not closed by the relay") };
-        let told = Code::App(SessionCode::GOAWAY_TIMEOUT.0);
-        assert_eq!((code, reason.as_str()), (told, "goaway timeout"));
-        assert!(started.elapsed() >= window / 2, "not closed early");
-        assert_eq!(relay.end().code(), Some(0));
-        assert!(started.elapsed() < window + PATIENCE / 2);
-    });
-}
-
-#[test]
-fn a_second_signal_ends_a_relay_at_once() {
-    run(async {
-        let (_folder, relay, _, client) = with_client(PATIENCE * 2).await;
-        relay.signal(Signal::TERM);
-        client.going_away().await.unwrap();
-        let started = Instant::now();
-        relay.signal(Signal::INT);
-        assert_eq!(relay.end().code(), Some(128 + 2));
-        assert!(started.elapsed() < PATIENCE);
     });
 }

@@ -18,7 +18,7 @@ use relay_client::{Broadcast, Client, ClientConfig, Prefs, TrackInfo};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::task::spawn_blocking;
 
-use common::{PATIENCE, Running, file, http::get, relay, resident, run};
+use common::{PATIENCE, Running, file, http::get, relay, resident, run_alone};
 
 /// Number of slow clients.
 const SLOW: usize = 2_000;
@@ -130,7 +130,7 @@ fn two_thousand_slow_sockets_do_not_affect_sessions() {
     // A quarter of the files that the relay does not need itself is for HTTP.
     let files = SLOW as u64 * 4 + 3_000;
     setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) }).unwrap();
-    run(async {
+    run_alone(async {
         let site = Arc::new(Site::start());
         let stop = Arc::new(AtomicBool::new(false));
         let flowing = tokio::spawn({
@@ -177,7 +177,7 @@ fn two_thousand_slow_sockets_do_not_affect_sessions() {
 #[test]
 #[expect(clippy::print_stdout, reason = "what was measured")]
 fn hundred_thousand_names_are_listed_in_little_memory() {
-    run(async {
+    run_alone(async {
         let site = Arc::new(Site::start());
         let mut publishers: Vec<(Client, Vec<Broadcast>)> = Vec::new();
         for publisher in 0..PUBLISHERS {

@@ -8,17 +8,18 @@ pub(crate) mod site;
 pub(crate) mod web;
 
 use std::{
-    fs,
+    env, fs,
     future::Future,
     io::{BufRead, BufReader, Read},
     net::UdpSocket,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
+use relay_client::{Client, ClientConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -154,7 +155,48 @@ impl Drop for Running {
     }
 }
 
+/// A relay with a drain timeout of `window`, and a client of it.
+pub(crate) async fn with_client(window: Duration) -> (TempDir, Running, String, Client) {
+    let address = free_address();
+    let text = format!(
+        "drain_timeout = {}\n[server]\nbind = {address:?}\n[auth]\npublic = \"\"\n",
+        window.as_secs_f64()
+    );
+    let (folder, path) = file(&text);
+    let relay = Running::start(relay().arg(&path));
+    relay.line_with("serving");
+    let url = format!("moqt://{address}/");
+    let client = Client::connect(&url, ClientConfig::default()).await.unwrap();
+    client.peer_setup().await.unwrap();
+    (folder, relay, url, client)
+}
+
+/// Held shared by each test on a runtime, and exclusively by those with a bound on a duration.
+static TIMING: RwLock<()> = RwLock::new(());
+
+/// Runs a test on a runtime of its own.
 pub(crate) fn run(test: impl Future<Output = ()>) {
+    let _shared = TIMING.read().unwrap_or_else(PoisonError::into_inner);
+    block_on(test);
+}
+
+/// Runs a test while no other test of the binary is in [`run`], for tests with a bound on a duration.
+pub(crate) fn run_alone(test: impl Future<Output = ()>) {
+    let _exclusive = TIMING.write().unwrap_or_else(PoisonError::into_inner);
+    block_on(test);
+}
+
+/// Notes that a test cannot run here.
+///
+/// # Panics
+/// In CI, where everything that the tests need is installed.
+#[expect(clippy::print_stdout, reason = "why a test does nothing")]
+pub(crate) fn skip(reason: &str) {
+    assert!(env::var_os("CI").is_none(), "skipped in CI: {reason}");
+    println!("skipped: {reason}");
+}
+
+fn block_on(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE * 3, test).await }).expect("in time");
 }

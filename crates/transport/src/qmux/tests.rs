@@ -3,6 +3,7 @@
 mod captures;
 mod ends;
 mod hostile;
+mod replay;
 
 use relay_model::transport::{ReadError, Stream, Transport, TransportEvent, WriteError};
 use std::time::{Duration, Instant};

@@ -429,3 +429,6 @@ fn abandon(quic: &mut Connection, id: StreamId, code: u32) {
         let _ = quic.send_stream(id).reset(VarInt::from_u32(code));
     }
 }
+
+#[cfg(test)]
+mod tests;
