@@ -35,19 +35,13 @@ const METHODS: usize = 40;
 
 /// Figures that do not meet their limit yet, with the value they have. They may only improve, and a line goes once its
 /// figure meets the limit.
-const PENDING: &[(&str, f64)] = &[
-    ("largest file", 632.0),
-    ("panicking calls in the binary", 3.0),
-    ("uses of lite outside its dialect", 1.0),
-];
+const PENDING: &[(&str, f64)] = &[];
 
 /// The same for structs with more than [`FIELDS`] fields.
-const PENDING_FIELDS: &[(&str, usize)] =
-    &[("Worker", 38), ("Connection", 27), ("QmuxStreams", 26), ("RelayOptions", 21)];
+const PENDING_FIELDS: &[(&str, usize)] = &[("Worker", 38), ("RelayOptions", 21)];
 
 /// The same for types with more than [`METHODS`] methods.
-const PENDING_METHODS: &[(&str, usize)] =
-    &[("Worker", 101), ("QuicConnection", 62), ("QmuxStreams", 48), ("Connection", 45)];
+const PENDING_METHODS: &[(&str, usize)] = &[("Worker", 101), ("Connection", 45)];
 
 #[derive(Clone, Copy)]
 enum Bound {

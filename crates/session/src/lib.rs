@@ -41,6 +41,7 @@ mod sub;
 mod subscriber;
 mod turn;
 #[cfg(test)]
+#[path = "tests/turn_fixture.rs"]
 mod turn_fixture;
 mod upstream;
 mod upstream_request;
