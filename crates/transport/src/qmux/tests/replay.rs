@@ -16,7 +16,7 @@ const FRAMINGS: [QmuxFraming; 3] = [QmuxFraming::Legacy, QmuxFraming::Qmux00, Qm
 /// that the state of streams does not depend on the pieces.
 fn lost(framing: QmuxFraming, over: QmuxCarrier, pieces: &[&[u8]]) -> Option<String> {
     let now = Instant::now();
-    let mut server = Connection::new(QmuxConfig::new(framing, over), now);
+    let mut server = QmuxConnection::new(QmuxConfig::new(framing, over), now);
     pieces.iter().for_each(|piece| server.receive(now, piece));
     let mut lost = None;
     for event in events(&mut server) {
