@@ -193,7 +193,7 @@ impl MemoryLedger {
         }
     }
 
-    /// Closes sessions of other threads. Not called with the lock held, as it posts letters.
+    /// Closes sessions of other threads. Not called with the lock held, as it posts messages.
     fn close(&self, victims: &[SessionId]) {
         self.closed.fetch_add(victims.len() as u64, Ordering::Relaxed);
         if let Some(sessions) = self.sessions.get() {
@@ -311,7 +311,7 @@ pub enum ChargeVerdict {
     /// The session stays.
     Kept,
     /// The session is to be closed with [`SessionCode::MEMORY_SHARE`] and [`REASON`]. Its worker also gets a
-    /// letter; the thread that sees this may close it at once.
+    /// message; the thread that sees this may close it at once.
     Exceeded,
 }
 

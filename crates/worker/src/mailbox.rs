@@ -110,7 +110,7 @@ impl Drain {
     }
 }
 
-/// Mailbox of a worker, which takes all letters at once and is woken once for all of them.
+/// Mailbox of a worker, which takes all messages at once and is woken once for all of them.
 pub struct Mailbox {
     /// `None`: the worker is not running yet, or any more.
     messages: Mutex<Option<Vec<WorkerMessage>>>,
@@ -125,32 +125,32 @@ impl Mailbox {
         Self { messages: Mutex::new(Some(Vec::new())), wake, load: AtomicUsize::new(0) }
     }
 
-    /// Creates a mailbox without a reader, which drops letters until [`Self::occupy`].
+    /// Creates a mailbox without a reader, which drops messages until [`Self::occupy`].
     pub(crate) fn vacant(wake: Box<dyn Fn() + Send + Sync>) -> Self {
         Self { messages: Mutex::new(None), ..Self::new(wake) }
     }
 
-    /// Keeps letters from now on.
+    /// Keeps messages from now on.
     pub(crate) fn occupy(&self) {
         self.messages.lock().get_or_insert_default();
     }
 
-    /// Adds `letters`, leaving the vector empty, and wakes the worker unless letters were already queued.
-    pub fn post(&self, letters: &mut Vec<WorkerMessage>) {
-        if letters.is_empty() {
+    /// Adds `messages`, leaving the vector empty, and wakes the worker unless messages were already queued.
+    pub fn post(&self, messages: &mut Vec<WorkerMessage>) {
+        if messages.is_empty() {
             return;
         }
         let was_empty = {
             let mut held = self.messages.lock();
             held.as_mut().map(|held| {
                 let was_empty = held.is_empty();
-                held.append(letters);
+                held.append(messages);
                 was_empty
             })
         };
         let Some(was_empty) = was_empty else {
-            // After the lock is released: dropping a letter may post.
-            letters.clear();
+            // After the lock is released: dropping a message may post.
+            messages.clear();
             return;
         };
         if was_empty {
@@ -158,7 +158,7 @@ impl Mailbox {
         }
     }
 
-    /// Wakes the worker without a letter, so that it takes a turn.
+    /// Wakes the worker without a message, so that it takes a turn.
     pub fn ring(&self) {
         (self.wake)();
     }
@@ -172,7 +172,7 @@ impl Mailbox {
         }
     }
 
-    /// Drops all letters, queued and future ones.
+    /// Drops all messages, queued and future ones.
     pub fn close(&self) {
         let held = self.messages.lock().take();
         drop(held);
@@ -196,7 +196,7 @@ impl Mailbox {
 impl std::fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mailbox")
-            .field("letters", &self.messages.lock().as_ref().map(Vec::len))
+            .field("messages", &self.messages.lock().as_ref().map(Vec::len))
             .finish_non_exhaustive()
     }
 }

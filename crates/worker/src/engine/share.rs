@@ -25,7 +25,7 @@ const fn limit(time_us: u64, least: usize, stride: usize) -> Limit {
 pub(super) const RECEIVE: Limit = limit(1_000, 64, 32);
 /// Peers whose input and timers are handled.
 pub(super) const PROCESS: Limit = limit(2_000, 8, 8);
-/// Letters of core and of the supervisor.
+/// Messages of core and of the supervisor.
 pub(super) const MESSAGES: Limit = limit(1_000, 16, 1);
 /// Readers that are handed changes of logs.
 pub(super) const CHANGES: Limit = limit(2_000, 16, 16);

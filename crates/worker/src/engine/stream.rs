@@ -36,7 +36,7 @@ const PEER_WRITE_BYTES: usize = 256 * 1024;
 /// Memory of an idle connection over a stream socket without TLS, bytes: here, in the kernel, and of an
 /// incomplete frame. Measured as the growth of a relay per idle connection, rounded up.
 const SOCKET_BYTES: u64 = 8 * 1024;
-/// Copies of the request target per connection: of the newcomer, of its configuration, of its transport, and of
+/// Copies of the request target per connection: of the description, of its configuration, of its transport, and of
 /// the gate.
 const TARGET_COPIES: u64 = 4;
 /// Interval of reading the kernel's path statistics.

@@ -16,15 +16,14 @@ impl AcceptQueue {
         Self(mailboxes.into())
     }
 
-    /// Sends `newcomer` to the worker with the fewest connections, which calls `verdict`.
-    pub fn arrive(&self, newcomer: PendingSession, verdict: AdmissionCallback) {
+    /// Sends `pending` to the worker with the fewest connections, which calls `verdict`.
+    pub fn arrive(&self, pending: PendingSession, verdict: AdmissionCallback) {
         let Some(mailbox) = self.0.iter().min_by_key(|mailbox| mailbox.load()) else {
             return verdict(Err(RejectReason::Full));
         };
         // Estimate until the worker updates its load, so that a burst is spread over all workers.
         mailbox.add_load();
-        mailbox
-            .post(&mut vec![WorkerMessage::Arrive(Box::new(PendingAccept { pending: newcomer, verdict }))]);
+        mailbox.post(&mut vec![WorkerMessage::Arrive(Box::new(PendingAccept { pending, verdict }))]);
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::mailbox::{Mailbox, WorkerMessage};
 
-/// Limit on event batches handled before letters are posted.
+/// Limit on event batches handled before messages are posted.
 const BATCHES: usize = 64;
 /// Longest delay of the published counts of core: counting takes time in proportion to its sessions.
 const SHOW: Duration = Duration::from_millis(20);
@@ -36,7 +36,7 @@ pub(crate) struct ControlThread {
     board_due: Option<Instant>,
     beats: Beats,
     wakes: WakeSet,
-    /// Queued letters by worker.
+    /// Queued messages by worker.
     messages: Vec<Vec<WorkerMessage>>,
     /// Number of requests handled by core, by session.
     taken: HashMap<SessionId, u32, foldhash::fast::RandomState>,
@@ -149,12 +149,12 @@ impl ControlThread {
         self.planes.ledger.set_stale_bytes(self.core.stale_bytes());
         self.board_due = self.planes.store.board().release(now, &mut self.wakes);
         for (session, count) in self.taken.drain() {
-            if let Some(letters) = self.messages.get_mut(usize::from(session.worker().0)) {
-                letters.push(WorkerMessage::AsksDone(session, count));
+            if let Some(messages) = self.messages.get_mut(usize::from(session.worker().0)) {
+                messages.push(WorkerMessage::AsksDone(session, count));
             }
         }
-        for (mailbox, letters) in self.mailboxes.iter().zip(&mut self.messages) {
-            mailbox.post(letters);
+        for (mailbox, messages) in self.mailboxes.iter().zip(&mut self.messages) {
+            mailbox.post(messages);
         }
         self.planes.store.wake(&mut self.wakes, None);
         if now >= *self.show_at.get_or_insert(now + SHOW) {
@@ -167,9 +167,9 @@ impl ControlThread {
         while let Some(action) = self.core.poll_action() {
             let order = carry_out(action, &self.planes.store, &mut self.wakes, now);
             if let Some((session, order)) = order
-                && let Some(letters) = self.messages.get_mut(usize::from(session.worker().0))
+                && let Some(messages) = self.messages.get_mut(usize::from(session.worker().0))
             {
-                letters.push(WorkerMessage::Order(session, order));
+                messages.push(WorkerMessage::Order(session, order));
             }
         }
     }

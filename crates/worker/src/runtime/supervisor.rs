@@ -301,7 +301,7 @@ impl Relay {
         self.end(|| WorkerMessage::Shutdown { close: close.clone(), until });
     }
 
-    /// Ends every worker by a `letter` and waits for all threads.
+    /// Ends every worker by a `message` and waits for all threads.
     fn end(&self, message: impl Fn() -> WorkerMessage) {
         self.ending.store(true, Ordering::Relaxed);
         let Some(threads) = self.threads.lock().take() else { return };

@@ -29,7 +29,7 @@ use crate::{
 
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// Relay's side of the seat.
+/// Relay's side of the virtual worker.
 pub(crate) struct VirtualWorkerHandle {
     id: WorkerId,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -37,7 +37,7 @@ pub(crate) struct VirtualWorkerHandle {
     is_taken: AtomicBool,
 }
 
-/// Connection from the seat to core, until the relay ends.
+/// Connection from the virtual worker to core, until the relay ends.
 #[derive(Default)]
 struct CoreSender {
     events: Mutex<Option<Sender<Vec<CoreEvent>>>>,
@@ -45,32 +45,32 @@ struct CoreSender {
 }
 
 impl VirtualWorkerHandle {
-    /// Creates the desk with the id after the last of `workers`.
+    /// Creates the handle with the id after the last of `workers`.
     pub(crate) fn new(workers: usize) -> Self {
-        let line = Arc::<CoreSender>::default();
-        let rung = line.clone();
+        let core = Arc::<CoreSender>::default();
+        let woken = core.clone();
         let ring = move || {
-            let wake = rung.wake.lock().clone();
+            let wake = woken.wake.lock().clone();
             if let Some(wake) = wake {
                 wake();
             }
         };
         let mailbox = Arc::new(Mailbox::vacant(Box::new(ring)));
-        Self { id: WorkerId(workers as u16), mailbox, core: line, is_taken: AtomicBool::new(false) }
+        Self { id: WorkerId(workers as u16), mailbox, core, is_taken: AtomicBool::new(false) }
     }
 
-    /// Connects the desk to core.
+    /// Connects the virtual worker to core.
     pub(crate) fn open(&self, events: Sender<Vec<CoreEvent>>) {
         *self.core.events.lock() = Some(events);
     }
 
-    /// Disconnects the desk from core, and posts `letter` to the owner of the seat.
+    /// Disconnects the virtual worker from core, and posts `message` to its owner.
     pub(crate) fn close(&self, message: WorkerMessage) {
         *self.core.events.lock() = None;
         self.mailbox.post(&mut vec![message]);
     }
 
-    /// Returns the seat to its first caller.
+    /// Returns the virtual worker to its first caller.
     pub(crate) fn take(
         &self,
         store: &Arc<Store>,
@@ -137,7 +137,7 @@ impl VirtualWorker {
         self.gate.wall()
     }
 
-    /// Sets a callback for new letters and store changes, upon which [`VirtualWorker::take_messages`] and the store's bell
+    /// Sets a callback for new messages and store changes, upon which [`VirtualWorker::take_messages`] and the store's ready list
     /// must be read. It runs on other threads and must not block.
     pub fn on_news(&self, wake: impl Fn() + Send + Sync + 'static) {
         let wake: Wake = Arc::new(wake);
@@ -146,7 +146,7 @@ impl VirtualWorker {
         self.mailbox.ring();
     }
 
-    /// Moves the queued letters for sessions here to the end of `out`.
+    /// Moves the queued messages for sessions here to the end of `out`.
     pub fn take_messages(&self, out: &mut std::collections::VecDeque<WorkerMessage>) {
         self.mailbox.take(out);
     }
@@ -156,7 +156,7 @@ impl VirtualWorker {
         SessionId::new(self.id, self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Asks the gate to admit a session. A late answer arrives as a letter. The caller reports the end by
+    /// Asks the gate to admit a session. A late answer arrives as a message. The caller reports the end by
     /// [`VirtualWorker::ended`], once, admitted or not.
     pub fn ask(&self, session: SessionId, conn: ConnInfo) -> GateAnswer {
         self.gate.ask(session, conn).unwrap_or(GateAnswer::Now(Err(Denial::Unavailable)))
@@ -172,8 +172,8 @@ impl VirtualWorker {
         if events.is_empty() {
             return SendOutcome::Taken;
         }
-        let line = self.core.events.lock();
-        let Some(core) = &*line else { return SendOutcome::Gone };
+        let events_to_core = self.core.events.lock();
+        let Some(core) = &*events_to_core else { return SendOutcome::Gone };
         match core.try_send(std::mem::take(events)) {
             Ok(()) => SendOutcome::Taken,
             Err(TrySendError::Full(back)) => {
