@@ -283,7 +283,7 @@ fn a_time_is_a_finite_number_or_the_token_is_refused() {
     {
         assert!(expires(ahead).unwrap().expires().is_some(), "{ahead}");
     }
-    let at = now() + std::time::Duration::from_millis(500);
+    let at = now() + Duration::from_millis(500);
     assert_eq!(expires("1800000000.5").unwrap().expires(), Some(at));
     for (nbf, holds) in [("1800000059.9", true), ("1800000060.5", false), ("1e300", false), ("-7", true)] {
         let got = attempt(&format!(r#"{{"root":"room","get":"","nbf":{nbf},"iat":1.7e9}}"#));
@@ -390,9 +390,8 @@ fn a_token_at_the_limit_is_read_and_one_past_it_is_not() {
         key.seal(&header("HS256"), &claims).unwrap()
     };
     // Three bytes of the payload take four characters of the token.
-    let filler =
-        (0..=crate::TOKEN_BYTES).rev().find(|filler| of(*filler).len() <= crate::TOKEN_BYTES).unwrap();
-    assert!(of(filler).len() > crate::TOKEN_BYTES - 4);
+    let filler = (0..=TOKEN_BYTES).rev().find(|filler| of(*filler).len() <= TOKEN_BYTES).unwrap();
+    assert!(of(filler).len() > TOKEN_BYTES - 4);
     assert!(try_token(key, &of(filler)).is_ok());
     assert_eq!(try_token(key, &of(filler + 4)), Err(Refusal::MalformedToken));
     assert_eq!(crate::inspect(&"x".repeat(16 * 1024)), Err(TokenError::TooLong), "not even looked at");
