@@ -59,7 +59,7 @@ async fn find(hub: &HttpReaders, asked: &RouteRequest) -> Result<Response, Failu
             "group, from and to are numbers; group may be latest; track and incarnation are not empty\n",
         )
     })?;
-    let (mut visitor, permit, track) = admit(hub, asked, &wanted).await?;
+    let (visitor, permit, track) = admit(hub, asked, &wanted).await?;
     if hub.store().budget().at_ceiling() {
         return Err(Box::new(plain(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -96,7 +96,7 @@ impl ReaderSession {
     }
 
     /// Sends a request to core.
-    pub(crate) fn ask(&mut self, ask: Ask) {
+    pub(crate) fn ask(&self, ask: Ask) {
         let session = self.entry.id;
         let mut status = self.entry.status.lock();
         if !status.is_open
@@ -128,7 +128,7 @@ impl ReaderSession {
     }
 
     /// Requests an old group from the publisher.
-    pub(crate) fn pull(&mut self, group: u64) {
+    pub(crate) fn pull(&self, group: u64) {
         let mut status = self.entry.status.lock();
         if status.pulls.replace(group) == Some(group) {
             return;
