@@ -200,8 +200,8 @@ impl Bench {
     fn settle(&mut self) -> Vec<Action> {
         let actions: Vec<Action> = std::iter::from_fn(|| self.core.poll_action()).collect();
         self.model.actions(&actions);
-        let braked = self.core.sessions.queued();
-        self.model.after(braked);
+        let throttled = self.core.sessions.queued();
+        self.model.after(throttled);
         self.core.check();
         let mut actions = actions;
         for action in &mut actions {

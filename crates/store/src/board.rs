@@ -43,23 +43,23 @@ impl AnnounceBoard {
     }
 
     /// Sets the routes of `path`, best first; empty withdraws it. Workers that watch a prefix of `path` are
-    /// added to `rings`. A change above [`PATH_CHANGES_PER_SECOND`] is delayed until [`Self::release`]. For
+    /// added to `wake_set`. A change above [`PATH_CHANGES_PER_SECOND`] is delayed until [`Self::release`]. For
     /// core only.
-    pub fn set(&self, path: Path, routes: Vec<Route>, now: Instant, rings: &mut WakeSet) {
+    pub fn set(&self, path: Path, routes: Vec<Route>, now: Instant, wake_set: &mut WakeSet) {
         let mut wakes = Wakes::new();
         self.inner.table.write().set(path, routes, now, &mut wakes);
-        self.wake(wakes, rings);
+        self.wake(wakes, wake_set);
     }
 
     /// Applies the changes due by `now`. Returns when the next one is due. For core only.
-    pub fn release(&self, now: Instant, rings: &mut WakeSet) -> Option<Instant> {
+    pub fn release(&self, now: Instant, wake_set: &mut WakeSet) -> Option<Instant> {
         let due = self.inner.table.read().next_due();
         if due.is_none_or(|due| due > now) {
             return due;
         }
         let mut wakes = Wakes::new();
         let due = self.inner.table.write().release(now, &mut wakes);
-        self.wake(wakes, rings);
+        self.wake(wakes, wake_set);
         due
     }
 
@@ -88,11 +88,11 @@ impl AnnounceBoard {
         self.inner.table.read().watches()
     }
 
-    fn wake(&self, workers: Wakes, rings: &mut WakeSet) {
+    fn wake(&self, workers: Wakes, wake_set: &mut WakeSet) {
         for worker in workers {
-            if let Some(bell) = self.inner.shared.ready_list(worker) {
-                bell.mark_board();
-                rings.mark(worker);
+            if let Some(list) = self.inner.shared.ready_list(worker) {
+                list.mark_board();
+                wake_set.mark(worker);
             }
         }
     }

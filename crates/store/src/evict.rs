@@ -39,36 +39,36 @@ impl LogState {
         now: Instant,
         max_age: Duration,
         budget: &Budget,
-        trash: &mut Vec<CachedGroup>,
+        evicted: &mut Vec<CachedGroup>,
     ) -> bool {
-        self.age(now, max_age, trash);
+        self.age(now, max_age, evicted);
         while self.groups.len() > bounds::LOG_GROUPS
-            && (self.evict_oldest(trash).is_some() || self.evict_fetch(trash).is_some())
+            && (self.evict_oldest(evicted).is_some() || self.evict_fetch(evicted).is_some())
         {}
         self.share.set(self.overhead);
-        let freed: u64 = trash.iter().map(|group| group.payload).sum();
+        let freed: u64 = evicted.iter().map(|group| group.payload).sum();
         let excess = budget.used().saturating_sub(budget.capacity()).saturating_sub(freed);
-        let left = excess.saturating_sub(self.shed(Shed::Superseded, excess, trash));
+        let left = excess.saturating_sub(self.shed(Shed::Superseded, excess, evicted));
         left > 0
     }
 
     /// Evicts groups superseded too long ago. A group that a fetch is bringing stays until the fetch has ended.
     #[inline]
-    pub(crate) fn age(&mut self, now: Instant, max_age: Duration, trash: &mut Vec<CachedGroup>) {
+    pub(crate) fn age(&mut self, now: Instant, max_age: Duration, evicted: &mut Vec<CachedGroup>) {
         let own = self.info.map(|info| Duration::from_millis(info.max_age_ms));
         let max_age = own.map_or(max_age, |own| own.min(max_age));
         while let Some(oldest) = self.superseded.front()
             && now.saturating_duration_since(oldest.since) > max_age
         {
-            self.outdate(now, trash);
+            self.outdate(now, evicted);
         }
     }
 
     /// Evicts the oldest group, or restarts its age if a fetch is bringing it.
-    fn outdate(&mut self, now: Instant, trash: &mut Vec<CachedGroup>) {
+    fn outdate(&mut self, now: Instant, evicted: &mut Vec<CachedGroup>) {
         let Some(oldest) = self.superseded.pop_front() else { return };
         if !self.is_coming_by_fetch(oldest) {
-            self.evict(oldest.sequence, trash);
+            self.evict(oldest.sequence, evicted);
         } else if let Some(group) = self.groups.get_mut(&oldest.sequence) {
             group.superseded_at = Some(now);
             self.superseded.push_back(Superseded { since: now, ..oldest });
@@ -77,14 +77,16 @@ impl LogState {
 
     /// Evicts until about `excess` bytes are unlinked or no group of the kind is left. Returns the bytes
     /// unlinked; readers may still hold handles to them.
-    pub(crate) fn shed(&mut self, what: Shed, excess: u64, trash: &mut Vec<CachedGroup>) -> u64 {
+    pub(crate) fn shed(&mut self, what: Shed, excess: u64, evicted: &mut Vec<CachedGroup>) -> u64 {
         let mut freed = 0;
         while freed < excess {
-            let evicted = match what {
-                Shed::Superseded => self.evict_oldest(trash),
-                Shed::Fetches | Shed::Latest => self.evict_oldest(trash).or_else(|| self.evict_fetch(trash)),
+            let cost = match what {
+                Shed::Superseded => self.evict_oldest(evicted),
+                Shed::Fetches | Shed::Latest => {
+                    self.evict_oldest(evicted).or_else(|| self.evict_fetch(evicted))
+                }
             };
-            match evicted {
+            match cost {
                 Some(cost) => freed += cost,
                 None => break,
             }
@@ -93,22 +95,22 @@ impl LogState {
             && freed < excess
             && let Some(latest) = self.latest
         {
-            freed += self.evict(latest, trash);
+            freed += self.evict(latest, evicted);
         }
         self.share.set(self.overhead);
         freed
     }
 
-    fn evict_oldest(&mut self, trash: &mut Vec<CachedGroup>) -> Option<u64> {
+    fn evict_oldest(&mut self, evicted: &mut Vec<CachedGroup>) -> Option<u64> {
         let at = self.superseded.iter().position(|oldest| !self.is_coming_by_fetch(*oldest))?;
         let oldest = self.superseded.remove(at)?;
-        Some(self.evict(oldest.sequence, trash))
+        Some(self.evict(oldest.sequence, evicted))
     }
 
     /// Evicts the oldest group that a fetch is bringing.
-    fn evict_fetch(&mut self, trash: &mut Vec<CachedGroup>) -> Option<u64> {
+    fn evict_fetch(&mut self, evicted: &mut Vec<CachedGroup>) -> Option<u64> {
         let oldest = self.superseded.pop_front()?;
-        Some(self.evict(oldest.sequence, trash))
+        Some(self.evict(oldest.sequence, evicted))
     }
 
     fn is_coming_by_fetch(&self, group: Superseded) -> bool {

@@ -8,7 +8,7 @@
 //! No worker is woken while a log is locked: a commit collects workers into [`WakeSet`], [`Store::wake`] wakes
 //! them once a turn, and a woken worker takes the list of changed logs from its [`ReadyList`].
 //!
-//! Lock order: a sweep holds the sweep lock while it takes the log table's, logs' and bells' locks, one at a
+//! Lock order: a sweep holds the sweep lock while it takes the log table's, logs' and ready lists' locks, one at a
 //! time. No other code holds two locks of this crate.
 
 #![cfg_attr(

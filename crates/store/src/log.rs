@@ -93,16 +93,16 @@ impl Log {
         &self,
         what: Shed,
         excess: u64,
-        trash: &mut Vec<CachedGroup>,
+        evicted: &mut Vec<CachedGroup>,
         wakes: &mut WakeSet,
     ) -> u64 {
-        self.update(wakes, |state| state.shed(what, excess, trash))
+        self.update(wakes, |state| state.shed(what, excess, evicted))
     }
 
     /// Unlinks groups that are too old.
-    pub(crate) fn age(&self, now: Instant, trash: &mut Vec<CachedGroup>, wakes: &mut WakeSet) {
+    pub(crate) fn age(&self, now: Instant, evicted: &mut Vec<CachedGroup>, wakes: &mut WakeSet) {
         self.update(wakes, |state| {
-            state.age(now, self.shared.max_age, trash);
+            state.age(now, self.shared.max_age, evicted);
             state.share.set(state.overhead);
         });
     }

@@ -1,4 +1,4 @@
-//! Wake-ups: a list of changed logs per worker, and a bell that wakes the worker, rung once a turn.
+//! Wake-ups: a list of changed logs per worker, which is woken once a turn.
 //!
 //! A commit appends under the log's lock and sets the log's flag for each worker that reads it; the thread that
 //! finds the flag clear puts the log on that worker's list. The worker clears the flag *before* it pulls, so an
@@ -11,11 +11,11 @@ use smallvec::SmallVec;
 
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 
-/// Number of bells: one per worker, and one for the control runtime, which reads as worker N.
-const BELLS: usize = limits::WORKERS + 1;
-const WORDS: usize = BELLS.div_ceil(64);
+/// Number of ready lists: one per worker, and one for the control runtime, which reads as worker N.
+const READY_LISTS: usize = limits::WORKERS + 1;
+const WORDS: usize = READY_LISTS.div_ceil(64);
 
-/// Set of workers to wake, collected over a turn and rung once by [`crate::Store::wake`].
+/// Set of workers to wake, collected over a turn and woken by [`crate::Store::wake`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WakeSet {
     words: [u64; WORDS],
@@ -64,8 +64,8 @@ impl WakeSet {
     }
 }
 
-/// Per-worker flags of a log with changes not yet taken. Kept apart from the log, so that a bell pins no
-/// payload.
+/// Per-worker flags of a log with changes not yet taken. Kept apart from the log, so that a ready list pins
+/// no payload.
 #[derive(Debug)]
 pub(crate) struct DirtyFlags {
     id: LogId,
@@ -104,8 +104,8 @@ pub struct ReadyList {
     worker: usize,
     dirty: Mutex<Vec<Arc<DirtyFlags>>>,
     board: AtomicBool,
-    rung: AtomicBool,
-    rings: AtomicU64,
+    is_woken: AtomicBool,
+    wakes: AtomicU64,
     waker: Mutex<Option<WakeFn>>,
 }
 
@@ -115,26 +115,26 @@ impl ReadyList {
             worker,
             dirty: Mutex::new(Vec::new()),
             board: AtomicBool::new(false),
-            rung: AtomicBool::new(false),
-            rings: AtomicU64::new(0),
+            is_woken: AtomicBool::new(false),
+            wakes: AtomicU64::new(0),
             waker: Mutex::new(None),
         }
     }
 
     /// Sets the function that wakes the worker. It is called at most once until the worker's next
-    /// [`ReadyList::take`], so a woken worker must take; it must not call back into the store. A bell that was rung
+    /// [`ReadyList::take`], so a woken worker must take; it must not call back into the store. A list that was woken
     /// before calls it at once, so a rebuilt worker misses no wake-up.
-    pub fn set_waker(&self, ringer: Box<dyn Fn() + Send + Sync>) {
+    pub fn set_waker(&self, wake_fn: Box<dyn Fn() + Send + Sync>) {
         let mut slot = self.waker.lock();
-        if self.rung.load(Ordering::Acquire) {
-            ringer();
+        if self.is_woken.load(Ordering::Acquire) {
+            wake_fn();
         }
-        *slot = Some(ringer);
+        *slot = Some(wake_fn);
     }
 
     /// Appends the logs that changed since the last call, each once. True: the announce board changed.
     pub fn take(&self, out: &mut Vec<LogId>) -> bool {
-        self.rung.swap(false, Ordering::AcqRel);
+        self.is_woken.swap(false, Ordering::AcqRel);
         for flags in self.dirty.lock().drain(..) {
             flags.clear(self.worker);
             out.push(flags.id());
@@ -144,7 +144,7 @@ impl ReadyList {
 
     /// Number of wake-ups of the worker.
     pub fn wakes(&self) -> u64 {
-        self.rings.load(Ordering::Relaxed)
+        self.wakes.load(Ordering::Relaxed)
     }
 
     /// Whether a [`ReadyList::take`] would return anything.
@@ -161,11 +161,11 @@ impl ReadyList {
     }
 
     pub(crate) fn wake(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            self.rings.fetch_add(1, Ordering::Relaxed);
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
+            self.wakes.fetch_add(1, Ordering::Relaxed);
             let slot = self.waker.lock();
-            if let Some(ringer) = slot.as_ref() {
-                ringer();
+            if let Some(wake_fn) = slot.as_ref() {
+                wake_fn();
             }
         }
     }
@@ -173,7 +173,7 @@ impl ReadyList {
 
 impl fmt::Debug for ReadyList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bell").field("worker", &self.worker).finish_non_exhaustive()
+        f.debug_struct("ReadyList").field("worker", &self.worker).finish_non_exhaustive()
     }
 }
 
@@ -184,30 +184,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rings_hold_every_worker_and_the_control_runtime() {
-        let mut rings = WakeSet::new();
+    fn wake_set_holds_every_worker_and_the_control_runtime() {
+        let mut wakes = WakeSet::new();
         let all = [0, 63, 64, 255, 256].map(WorkerId);
-        all.iter().for_each(|worker| rings.mark(*worker));
-        assert!(rings.contains(WorkerId(256)) && !rings.contains(WorkerId(1)));
-        assert_eq!(rings.take().collect::<Vec<_>>(), all);
-        assert!(rings.is_empty());
+        all.iter().for_each(|worker| wakes.mark(*worker));
+        assert!(wakes.contains(WorkerId(256)) && !wakes.contains(WorkerId(1)));
+        assert_eq!(wakes.take().collect::<Vec<_>>(), all);
+        assert!(wakes.is_empty());
     }
 
     #[test]
-    fn a_bell_rings_once_until_it_is_taken() {
-        let rung = Arc::new(AtomicUsize::new(0));
+    fn list_wakes_its_worker_once_until_it_is_taken() {
+        let count = Arc::new(AtomicUsize::new(0));
         let ready_list = ReadyList::new(0);
         ready_list.wake();
-        let count = Arc::clone(&rung);
+        let counter = Arc::clone(&count);
         ready_list.set_waker(Box::new(move || {
-            count.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(1, Ordering::Relaxed);
         }));
-        assert_eq!(rung.load(Ordering::Relaxed), 1, "rung before the ringer was set");
+        assert_eq!(count.load(Ordering::Relaxed), 1, "woken before the function was set");
         ready_list.wake();
-        assert_eq!(rung.load(Ordering::Relaxed), 1);
+        assert_eq!(count.load(Ordering::Relaxed), 1);
         ready_list.take(&mut Vec::new());
         ready_list.wake();
-        assert_eq!(rung.load(Ordering::Relaxed), 2);
+        assert_eq!(count.load(Ordering::Relaxed), 2);
         assert_eq!(ready_list.wakes(), 2);
     }
 }

@@ -52,21 +52,21 @@ impl StoreShared {
     }
 
     /// Counts and drops unlinked groups. Must not be called under a log's lock.
-    pub(crate) fn release_evicted(&self, trash: &mut Vec<CachedGroup>) {
-        if trash.is_empty() {
+    pub(crate) fn release_evicted(&self, evicted: &mut Vec<CachedGroup>) {
+        if evicted.is_empty() {
             return;
         }
-        self.evicted.groups.fetch_add(trash.len() as u64, Ordering::Relaxed);
-        self.evicted.bytes.fetch_add(trash.iter().map(CachedGroup::cost).sum(), Ordering::Relaxed);
-        trash.drain(..).for_each(|group| self.release.release(group));
+        self.evicted.groups.fetch_add(evicted.len() as u64, Ordering::Relaxed);
+        self.evicted.bytes.fetch_add(evicted.iter().map(CachedGroup::cost).sum(), Ordering::Relaxed);
+        evicted.drain(..).for_each(|group| self.release.release(group));
     }
 
     /// Puts a log on the lists of `marks`. Must not be called under a log's lock.
     #[inline]
     pub(crate) fn post(&self, flags: &Arc<DirtyFlags>, marks: &mut Marks) {
         for worker in marks.drain(..) {
-            if let Some(bell) = self.ready_list(worker) {
-                bell.push(Arc::clone(flags));
+            if let Some(list) = self.ready_list(worker) {
+                list.push(Arc::clone(flags));
             }
         }
     }

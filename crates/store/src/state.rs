@@ -92,11 +92,11 @@ impl WriterLease {
     /// Fences every epoch below `epoch`. True: the current writer lost the lease.
     pub(crate) fn fence(&mut self, epoch: Epoch) -> bool {
         self.barred_below = self.barred_below.max(epoch.0);
-        let unseated = self.held_by.is_some_and(|held| held.0 < self.barred_below);
-        if unseated {
+        let is_lost = self.held_by.is_some_and(|held| held.0 < self.barred_below);
+        if is_lost {
             self.held_by = None;
         }
-        unseated
+        is_lost
     }
 
     /// Fences all writers for good.
@@ -198,7 +198,7 @@ impl LogState {
         strand: u64,
         first: u64,
         now: Instant,
-        trash: &mut Vec<CachedGroup>,
+        evicted: &mut Vec<CachedGroup>,
     ) -> Result<(), Malformed> {
         if self.end.is_some() || strand == FETCHED {
             return Ok(());
@@ -206,7 +206,7 @@ impl LogState {
         self.known_present(sequence);
         match self.groups.get(&sequence) {
             None => self.open_group(sequence, now),
-            Some(group) if group.fetched => self.come_live(sequence, now, trash),
+            Some(group) if group.fetched => self.come_live(sequence, now, evicted),
             Some(_) => {}
         }
         if first > 0 {
@@ -250,7 +250,7 @@ impl LogState {
 
     /// Opens the response to a fetch. A group that is whole or arriving is kept; one that was cut short or lost
     /// its head is evicted first, since it cannot be repaired.
-    pub(crate) fn open_fetched(&mut self, sequence: u64, now: Instant, trash: &mut Vec<CachedGroup>) {
+    pub(crate) fn open_fetched(&mut self, sequence: u64, now: Instant, evicted: &mut Vec<CachedGroup>) {
         if self.end.is_some() {
             return;
         }
@@ -263,7 +263,7 @@ impl LogState {
                 }
                 return;
             }
-            self.unlink(sequence, trash);
+            self.unlink(sequence, evicted);
         }
         self.insert(sequence, CachedGroup::fetched(now));
         self.superseded.push_back(Superseded { since: now, sequence, fetched: true });
@@ -275,14 +275,14 @@ impl LogState {
     /// group's opening and then its held objects; readers that waited for the fetch already have those. A group
     /// that is damaged, or too long to replay under the lock, starts again.
     #[cold]
-    fn come_live(&mut self, sequence: u64, now: Instant, trash: &mut Vec<CachedGroup>) {
+    fn come_live(&mut self, sequence: u64, now: Instant, evicted: &mut Vec<CachedGroup>) {
         let mut held = Vec::new();
         let Some(group) = self.groups.get_mut(&sequence) else { return };
         let is_whole = group.cut_short().is_none() && !group.lost_head();
-        let told = is_whole
+        let is_replayed = is_whole
             && matches!(group.replay(sequence, ReplayPosition::from(0), &mut held), Some(Replayed::All));
-        if !told {
-            self.unlink(sequence, trash);
+        if !is_replayed {
+            self.unlink(sequence, evicted);
             return self.open_group(sequence, now);
         }
         group.come_live();
@@ -299,18 +299,18 @@ impl LogState {
     }
 
     /// Evicts a group that is about to be replaced.
-    fn unlink(&mut self, sequence: u64, trash: &mut Vec<CachedGroup>) {
+    fn unlink(&mut self, sequence: u64, evicted: &mut Vec<CachedGroup>) {
         self.superseded.retain(|group| group.sequence != sequence);
-        self.evict(sequence, trash);
+        self.evict(sequence, evicted);
     }
 
     /// Unlinks a group that is no longer in a queue. Returns its cost, bytes.
-    pub(crate) fn evict(&mut self, sequence: u64, trash: &mut Vec<CachedGroup>) -> u64 {
+    pub(crate) fn evict(&mut self, sequence: u64, evicted: &mut Vec<CachedGroup>) -> u64 {
         let Some(group) = self.groups.remove(&sequence) else { return 0 };
         let cost = group.cost();
         self.overhead -= group.overhead;
         self.journal.push(LogEntry::Evicted { group: sequence });
-        trash.push(group);
+        evicted.push(group);
         cost
     }
 

@@ -69,7 +69,7 @@ impl StoreCounts {
     }
 }
 
-/// All logs, the announce board and the bells.
+/// All logs, the announce board and the ready lists.
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<StoreShared>,
@@ -131,12 +131,12 @@ impl Store {
         list.unwrap_or(&self.shared.control_list)
     }
 
-    /// Wakes every worker in `rings` once and empties it, except `skip`: a worker that takes its own bell
+    /// Wakes every worker in `wakes` once and empties it, except `skip`: a worker that takes its own list
     /// before it sleeps need not wake itself.
     pub fn wake(&self, wakes: &mut WakeSet, skip: Option<WorkerId>) {
         for worker in wakes.take().filter(|worker| Some(*worker) != skip) {
-            if let Some(bell) = self.shared.ready_list(worker) {
-                bell.wake();
+            if let Some(list) = self.shared.ready_list(worker) {
+                list.wake();
             }
         }
     }
@@ -202,10 +202,10 @@ impl Store {
     /// after the limits were lowered; commits do the same for the logs they write.
     pub fn trim(&self, now: Instant, wakes: &mut WakeSet) {
         self.shared.clock.advance(now);
-        let mut trash = Vec::new();
+        let mut evicted = Vec::new();
         for log in self.least_recently_read() {
-            log.age(now, &mut trash, wakes);
-            self.shared.release_evicted(&mut trash);
+            log.age(now, &mut evicted, wakes);
+            self.shared.release_evicted(&mut evicted);
         }
         self.sweep(wakes);
     }
@@ -215,7 +215,7 @@ impl Store {
         logs: &[Arc<Log>],
         what: Shed,
         target: u64,
-        trash: &mut Vec<CachedGroup>,
+        evicted: &mut Vec<CachedGroup>,
         wakes: &mut WakeSet,
     ) {
         for log in logs {
@@ -223,8 +223,8 @@ impl Store {
             if excess == 0 {
                 return;
             }
-            log.shed(what, excess, trash, wakes);
-            self.shared.release_evicted(trash);
+            log.shed(what, excess, evicted, wakes);
+            self.shared.release_evicted(evicted);
         }
     }
 

@@ -185,7 +185,7 @@ impl Writer {
         !self.staged.is_empty()
     }
 
-    /// Makes staged data visible, evicts, and adds the workers to wake to `rings`. Takes the log's lock once.
+    /// Makes staged data visible, evicts, and adds the workers to wake to `wakes`. Takes the log's lock once.
     /// In either case nothing is staged afterwards.
     pub fn commit(&mut self, now: Instant, wakes: &mut WakeSet) -> Result<(), CommitError> {
         if self.staged.is_empty() {
@@ -233,12 +233,12 @@ impl Staged {
         self,
         state: &mut LogState,
         now: Instant,
-        trash: &mut Vec<CachedGroup>,
+        evicted: &mut Vec<CachedGroup>,
     ) -> Result<(), Malformed> {
         match self {
             Self::Info(info) => state.set_info(info),
-            Self::Open { group, strand, object } => return state.open(group, strand, object, now, trash),
-            Self::Fetched { group } => state.open_fetched(group, now, trash),
+            Self::Open { group, strand, object } => return state.open(group, strand, object, now, evicted),
+            Self::Fetched { group } => state.open_fetched(group, now, evicted),
             Self::Failed { group, code, absent } => state.fetch_failed(group, code, absent),
             Self::Object { group, strand, head, payload } => {
                 return state.change(group, |held| held.object(group, strand, head, payload));

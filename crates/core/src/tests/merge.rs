@@ -69,7 +69,7 @@ fn merged_log_requests_the_union_of_preferences() {
     bench.ask(3, Ask::Update { sub: SubId(0), prefs });
     meet(&mut bench, moving);
     let actions = bench.pass(MERGE);
-    let told = |action: &Action| matches!(action, Action::Order { order: Order::Prefs { prefs, .. }, .. } if prefs.priority == 200);
-    assert!(actions.iter().any(told), "{actions:?}");
+    let is_sent = |action: &Action| matches!(action, Action::Order { order: Order::Prefs { prefs, .. }, .. } if prefs.priority == 200);
+    assert!(actions.iter().any(is_sent), "{actions:?}");
     bench.everyone_leaves();
 }

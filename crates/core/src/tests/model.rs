@@ -256,7 +256,7 @@ impl Model {
             Action::Create { log } => {
                 assert!(self.created.insert(*log), "an id was reused");
                 if self.asking.is_none() {
-                    // A braked subscription: tests subscribe in the order of keys.
+                    // A throttled subscription: tests subscribe in the order of keys.
                     self.asking = self.peers.iter().find_map(|(session, peer)| {
                         let (path, track) = peer.waiting.values().next()?.clone();
                         Some((*session, path, track))
@@ -421,7 +421,7 @@ impl Model {
         readers.into_iter().all(|(session, _)| self.may_read(*session, entry))
     }
 
-    /// Route that serves the session, in board order; a ghost only without a live route.
+    /// Route that serves the session, in board order; a stale one only without a live route.
     fn resolve(&self, session: SessionId, path: &Path) -> Option<&Entry> {
         let shown = self.board.get(path)?;
         let entry = |route: &Route| self.places[path].entries.iter().find(|e| e.session == route.session);
@@ -429,8 +429,8 @@ impl Model {
         // A relay in the chain of a shown route may have withdrawn the path.
         let usable: BTreeSet<SessionId> =
             self.places[path].usable(self.takeover).map(|entry| entry.session).collect();
-        let ghost = |entry: &Entry| usable.is_empty() && entry.vanished.is_some() && !entry.gone;
-        let serves = |entry: &Entry| usable.contains(&entry.session) || ghost(entry);
+        let stale = |entry: &Entry| usable.is_empty() && entry.vanished.is_some() && !entry.gone;
+        let serves = |entry: &Entry| usable.contains(&entry.session) || stale(entry);
         entries().find(|entry| serves(entry) && self.may_read(session, entry))
     }
 
@@ -450,11 +450,11 @@ impl Model {
         }
     }
 
-    /// Checks after each event that all but `braked` requests are answered, the board shows what is
+    /// Checks after each event that all but `throttled` requests are answered, the board shows what is
     /// announced, every log is on its best route, and every wait is pulled.
-    pub(super) fn after(&mut self, braked: usize) {
+    pub(super) fn after(&mut self, throttled: usize) {
         let waiting: usize = self.peers.values().map(|peer| peer.waiting.len()).sum();
-        assert_eq!(waiting, braked, "no answer");
+        assert_eq!(waiting, throttled, "no answer");
         for peer in self.peers.values() {
             let outside = |log: &LogId| !peer.permit.subscribe().allows(&self.logs[log].track.0);
             assert!(!peer.attached.values().any(outside), "reads outside its permit");
@@ -514,9 +514,10 @@ impl Model {
                         "suspended although its publisher has a route"
                     );
                     let publisher = self.logs[&id].publisher;
-                    let ghosts = place.entries.iter().filter(|entry| entry.vanished.is_some() && !entry.gone);
-                    let mut back = ghosts.map(|ghost| ghost.hops.first().copied());
-                    let expected = back.any(|ghost| ghost == publisher);
+                    let stale_entries =
+                        place.entries.iter().filter(|entry| entry.vanished.is_some() && !entry.gone);
+                    let mut back = stale_entries.map(|stale| stale.hops.first().copied());
+                    let expected = back.any(|stale| stale == publisher);
                     assert!(
                         usable.is_empty() || expected,
                         "suspended although another publisher replaced its own"

@@ -110,7 +110,7 @@ fn subscription_to_a_stale_route_joins_the_suspended_log() {
     assert_eq!(bench.subscribe(3, 0, "a"), [attach(3, 0, log)]);
     bench.pass(LINGER - TICK);
     assert_eq!(bench.subscribe(3, 1, "a"), [attach(3, 1, log)]);
-    // The ghost and the log have the same linger.
+    // The stale route and the log have the same linger.
     assert_eq!(bench.pass(TICK), [ended(log), board("a", &[])]);
     bench.everyone_leaves();
 }
@@ -213,7 +213,7 @@ fn route_past_the_stale_route_limit_is_withdrawn_at_once() {
 #[test]
 fn stale_route_memory_has_a_limit() {
     let now = Instant::now();
-    // Room for one ghost, and one byte more.
+    // Room for one stale route, and one byte more.
     let ghost_bytes = crate::route_table::stale_footprint(&path("a")) + 1;
     let mut core = Core::new(CoreConfig { stale_bytes: ghost_bytes, ..CoreConfig::new(Hop(SELF)) });
     for (session, raw) in [(1, "a"), (2, "b"), (3, "c")] {
@@ -250,7 +250,7 @@ fn vanished_sessions_leave_nothing_after_the_linger() {
     bench.everyone_leaves();
 }
 
-/// The two last sessions announce `a`; the first withdraws, which is shown at once as ghosts are full.
+/// The two last sessions announce `a`; the first withdraws, which is shown at once as no stale route may be kept.
 fn say_goodbye_beside_another(core: &mut Core, now: Instant) {
     let ask = |core: &mut Core, session: u64, ask: Ask| {
         core.handle(CoreEvent::Ask { session: SessionId(session), ask }, now);

@@ -1,4 +1,4 @@
-//! Missing tracks, blocked streams, and the brake.
+//! Missing tracks, blocked streams, and the request throttle.
 
 use relay_model::limits;
 

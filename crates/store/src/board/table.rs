@@ -286,7 +286,7 @@ impl BoardTable {
         self.paths.len()
     }
 
-    /// Changes kept by hubs.
+    /// Changes kept by watched prefixes.
     #[cfg(all(test, not(shuttle)))]
     pub(super) fn remembered(&self) -> usize {
         self.watched_prefixes.values().map(|watched| watched.recent.len()).sum()

@@ -96,22 +96,11 @@ impl Effort {
 
 impl BoardWatch {
     pub(super) fn new(inner: Arc<BoardInner>, worker: WorkerId, prefix: Path, place: WatchPosition) -> Self {
-        let WatchPosition { latest_version: news, position, index } = place;
-        let seen = news.load(Ordering::Acquire);
+        let WatchPosition { latest_version, position, index } = place;
+        let seen = latest_version.load(Ordering::Acquire);
         let pass = Some(Pass::Live(None));
         let adverts = AdvertTable::default();
-        Self {
-            inner,
-            worker,
-            prefix,
-            latest_version: news,
-            position,
-            index,
-            seen,
-            adverts,
-            pass,
-            is_exact: false,
-        }
+        Self { inner, worker, prefix, latest_version, position, index, seen, adverts, pass, is_exact: false }
     }
 
     /// The watched prefix.
@@ -200,7 +189,7 @@ impl BoardWatch {
         let inner = Arc::clone(&self.inner);
         let table = inner.table.read();
         let Some(watched) = table.watched(&self.prefix) else { return Visited::default() };
-        // The table keeps withdrawals that the hub no longer has, as this watch has not passed them.
+        // The table keeps withdrawals that the prefix no longer has, as this watch has not passed them.
         let changes = if *since >= watched.forgotten { &watched.recent } else { table.withdrawn() };
         let mut effort = Effort { entries: 0, max };
         let mut missed = changes.range(changes.partition_point(|(version, _)| version <= since)..);
@@ -249,7 +238,7 @@ impl BoardWatch {
         entries
     }
 
-    /// Visits the changes after `seen` that the hub keeps.
+    /// Visits the changes after `seen` that the prefix keeps.
     fn visit_changes(
         &mut self,
         table: &BoardTable,

@@ -29,7 +29,7 @@ pub(super) struct WatchedPrefix {
     /// them.
     live: usize,
     watches: SmallVec<[(WorkerId, usize); 2]>,
-    /// Positions of the watches, by seat.
+    /// Positions of the watches, by index.
     positions: Slots<Arc<AtomicU64>>,
     /// Lowest position, and the sweep that computed it.
     lowest: (u64, u64),
@@ -73,7 +73,7 @@ impl PresenceChange {
     }
 }
 
-/// State shared between a watch and its hub.
+/// State shared between a watch and its prefix.
 #[derive(Debug)]
 pub(super) struct WatchPosition {
     /// Version of the last change below the prefix.

@@ -263,7 +263,7 @@ impl World {
         }
     }
 
-    /// Runs workers as long as a bell is pending; then every reader must be up to date.
+    /// Runs workers as long as a ready list is pending; then every reader must be up to date.
     fn settle(&mut self) {
         while (0..WORKERS).any(|worker| {
             self.turn(worker, 1);

@@ -110,16 +110,16 @@ fn a_commit_that_adds_nothing_wakes_nobody() {
 fn ringing_skips_the_worker_that_asks() {
     let mut f = Fixture::new();
     let _feeds = (f.log.feed(W0), f.log.feed(W1));
-    let rung = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let woken = Arc::new(std::sync::Mutex::new(Vec::new()));
     for worker in [W0, W1] {
-        let rung = Arc::clone(&rung);
-        f.store.ready_list(worker).set_waker(Box::new(move || rung.lock().unwrap().push(worker)));
+        let woken = Arc::clone(&woken);
+        f.store.ready_list(worker).set_waker(Box::new(move || woken.lock().unwrap().push(worker)));
     }
     f.group(1, &[]);
     f.commit();
     f.store.wake(&mut f.wakes, Some(W1));
     f.store.wake(&mut f.wakes, None);
-    assert_eq!(*rung.lock().unwrap(), [W0]);
+    assert_eq!(*woken.lock().unwrap(), [W0]);
     assert!(f.wakes.is_empty());
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Entry {
     /// Its session withdrew it or closed.
     pub(super) gone: bool,
     /// Relay that withdrew its last route with it.
-    said: Option<Hop>,
+    withdrawn_by: Option<Hop>,
     /// Its publisher has a newer route elsewhere.
     pub(super) displaced: bool,
 }
@@ -52,8 +52,8 @@ impl Entry {
         permit: Permit,
         draining: bool,
     ) -> Self {
-        let (vanished, gone, said, displaced) = (None, false, None, false);
-        Self { session, hops, cost, permit, draining, vanished, gone, said, displaced }
+        let (vanished, gone, withdrawn_by, displaced) = (None, false, None, false);
+        Self { session, hops, cost, permit, draining, vanished, gone, withdrawn_by, displaced }
     }
 
     /// Rank, lower is better; equal ones may be in any order.
@@ -81,17 +81,19 @@ impl Place {
 
     /// Whether a relay in its chain has withdrawn the path since.
     fn is_hearsay(&self, at: usize, takeover: Takeover) -> bool {
-        (at + 1..self.entries.len()).any(|word| self.contradicts(word, at, takeover))
+        (at + 1..self.entries.len()).any(|later| self.contradicts(later, at, takeover))
     }
 
-    /// Whether entry `word` is the last withdrawal of a relay that the route at `at` came through.
-    fn contradicts(&self, word: usize, at: usize, takeover: Takeover) -> bool {
-        let (entry, Some(relay)) = (&self.entries[at], self.entries[word].said) else { return false };
+    /// Whether entry `later` is the last withdrawal of a relay that the route at `at` came through.
+    fn contradicts(&self, later: usize, at: usize, takeover: Takeover) -> bool {
+        let (entry, Some(relay)) = (&self.entries[at], self.entries[later].withdrawn_by) else {
+            return false;
+        };
         let way = &entry.hops[..entry.hops.len().saturating_sub(1)];
         let direct = entry.hops.last() == Some(&relay);
         let mut live = self.entries.iter().filter(|e| e.vanished.is_none() && self.counts(e, takeover));
-        let speaks = live.any(|e| e.hops.last() == Some(&relay));
-        at < word && entry.vanished.is_none() && !direct && way.contains(&relay) && !speaks
+        let is_announced = live.any(|e| e.hops.last() == Some(&relay));
+        at < later && entry.vanished.is_none() && !direct && way.contains(&relay) && !is_announced
     }
 
     pub(super) fn announce(&mut self, entry: Entry, takeover: Takeover) {
@@ -115,9 +117,9 @@ impl Place {
         self.entries.retain(|entry| entry.session != session);
         if self.counts(&entry, takeover) {
             let is_relay = entry.hops.len() > 1 && how == Leave::LastWord;
-            let said = entry.hops.last().copied().filter(|hop| is_relay && *hop != Hop::ANONYMOUS);
+            let withdrawn_by = entry.hops.last().copied().filter(|hop| is_relay && *hop != Hop::ANONYMOUS);
             let gone = how != Leave::Vanished;
-            self.entries.push(Entry { vanished: Some(now), gone, said, displaced: false, ..entry });
+            self.entries.push(Entry { vanished: Some(now), gone, withdrawn_by, displaced: false, ..entry });
             self.drop_gone(takeover);
         }
     }
@@ -126,13 +128,13 @@ impl Place {
     fn drop_gone(&mut self, takeover: Takeover) {
         if self.usable(takeover).next().is_none() {
             let counts = |at: &usize| self.counts(&self.entries[*at], takeover);
-            let vain = |word: &usize| {
-                let contradicted = |at: usize| self.contradicts(*word, at, takeover) && counts(&at);
-                self.entries[*word].gone && !(0..*word).any(contradicted)
+            let needless = |later: &usize| {
+                let contradicted = |at: usize| self.contradicts(*later, at, takeover) && counts(&at);
+                self.entries[*later].gone && !(0..*later).any(contradicted)
             };
-            let vain: BTreeSet<SessionId> =
-                (0..self.entries.len()).filter(vain).map(|at| self.entries[at].session).collect();
-            self.entries.retain(|entry| !vain.contains(&entry.session));
+            let needless: BTreeSet<SessionId> =
+                (0..self.entries.len()).filter(needless).map(|at| self.entries[at].session).collect();
+            self.entries.retain(|entry| !needless.contains(&entry.session));
         }
     }
 
@@ -143,16 +145,16 @@ impl Place {
         own.any(|entry| entry.hops.first().copied() == named)
     }
 
-    /// Whether the ghost of `session` is no longer held back.
+    /// Whether the hold-down of the lost route of `session` is over.
     pub(super) fn is_over(&self, session: SessionId, takeover: Takeover, ticked: Instant) -> bool {
-        let held_back = |entry: &Entry| {
+        let in_hold_down = |entry: &Entry| {
             entry.vanished.is_some_and(|since| !entry.displaced && since + HOLD_DOWN > ticked)
         };
         let mut own = self.entries.iter().filter(|entry| entry.session == session);
-        self.usable(takeover).next().is_none() || !own.any(held_back)
+        self.usable(takeover).next().is_none() || !own.any(in_hold_down)
     }
 
-    /// Drops the ghosts that expired by the last timer run, and admits the next subject: of equally good
+    /// Drops the lost routes that expired by the last timer run, and admits the next subject: of equally good
     /// ones, that on the board.
     pub(super) fn settle(&mut self, takeover: Takeover, ticked: Instant, shown: &[Route]) {
         let over = |entry: &Entry| if entry.gone { HOLD_DOWN } else { LINGER };
