@@ -14,3 +14,7 @@
 
 pub mod qmux;
 pub mod quic;
+
+#[cfg(test)]
+#[path = "../../../fuzz/corpus.rs"]
+mod corpus;

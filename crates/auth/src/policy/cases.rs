@@ -6,7 +6,7 @@
 #![allow(unused_qualifications, reason = "the table imports the variants, the code names their types")]
 
 use relay_model::{Pattern, Scope};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{Key, Policy, Refusal};
 
@@ -64,8 +64,8 @@ impl Case {
             Credential::Public(..) => self.path.to_owned(),
             Credential::Token(claims) => {
                 let mut header = json!({ "alg": key.algorithm().name(), "typ": "JWT" });
-                if let Some(id) = key.id() {
-                    header["kid"] = Value::from(id.as_str());
+                if let (Some(id), Some(fields)) = (key.id(), header.as_object_mut()) {
+                    fields.insert("kid".to_owned(), id.as_str().into());
                 }
                 let token = key.seal(&header.to_string(), claims).unwrap_or_default();
                 format!("{}?jwt={token}", self.path)

@@ -1,14 +1,14 @@
 //! Replay of the corpora `qmux` and `websocket`.
 
 use super::*;
-use crate::qmux::{
-    frame,
-    params::Parameters,
-    websocket::{self, WebSocketItem, WebSocketReader, unmask},
+use crate::{
+    corpus,
+    qmux::{
+        frame,
+        params::Parameters,
+        websocket::{self, WebSocketItem, WebSocketReader, unmask},
+    },
 };
-
-#[path = "../../../../../fuzz/corpus.rs"]
-mod corpus;
 
 const FRAMINGS: [QmuxFraming; 3] = [QmuxFraming::Legacy, QmuxFraming::Qmux00, QmuxFraming::Qmux01];
 

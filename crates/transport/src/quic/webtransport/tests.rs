@@ -2,14 +2,13 @@
 
 use web_transport_proto::{ConnectRequest, ConnectResponse};
 
+use crate::corpus;
+
 use super::{
     capsule::{self, CapsuleReader},
     head::{self, H3StreamKind, StreamHead},
     *,
 };
-
-#[path = "../../../../../fuzz/corpus.rs"]
-mod corpus;
 
 /// Reads a stream head as the relay does, and returns the kind and the number of bytes taken.
 fn read_head(stream_type: u64, data: &[u8]) -> (Option<H3StreamKind>, usize) {
