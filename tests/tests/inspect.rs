@@ -437,9 +437,9 @@ fn a_worker_that_is_stuck_is_named_and_not_waited_for() {
         let fault = barrier.clone();
         let relay = TestRelay::with(2, |options| options.fault = Some(Arc::new(move |_, _| fault.pass())));
         let desk = Desk::open(&relay).await;
-        let clients = relay.clients(8).await;
+        let clients = relay.clients(16).await;
         wait_until("sessions on all workers", 5, || relay.busy_workers() == 2).await;
-        desk.until("all sessions", 5, |it| it["sessions_total"] == 8).await;
+        desk.until("all sessions", 5, |it| it["sessions_total"] == 16).await;
         assert_eq!(desk.ask("GET /health").await.0, 200);
         barrier.set(true);
         // Work for a worker.
@@ -451,14 +451,14 @@ fn a_worker_that_is_stuck_is_named_and_not_waited_for() {
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         let [silent] = list(&listed["silent"]) else { panic!("{listed:#}") };
         assert!(silent == "worker-0" || silent == "worker-1", "{silent}");
-        assert_eq!(listed["total"], 8, "its last published count is included");
-        assert!(list(&listed["sessions"]).len() < 8 && !list(&listed["sessions"]).is_empty(), "{listed:#}");
+        assert_eq!(listed["total"], 16, "its last published count is included");
+        assert!(list(&listed["sessions"]).len() < 16 && !list(&listed["sessions"]).is_empty(), "{listed:#}");
         let (status, health) = desk.ask("GET /health").await;
         assert!(status == 503 && health.contains(silent.as_str().expect("a name")), "{status} {health}");
         let event = desk.stream("/status").await.next().await;
         assert_eq!(list(&event["silent"]), std::slice::from_ref(silent));
         barrier.set(false);
-        desk.until("all sessions again", 5, |it| list(&it["sessions"]).len() == 8).await;
+        desk.until("all sessions again", 5, |it| list(&it["sessions"]).len() == 16).await;
         assert_eq!(desk.ask("GET /health").await.0, 200);
     });
 }

@@ -38,7 +38,10 @@ fn a_panic_message_shows_who_asked_and_not_what_they_showed() {
     });
     let _ = panic::take_hook();
     for message in &*said.lock().unwrap() {
-        assert!(message.contains("cannot judge Request") && message.contains("127.0.0.1"), "{message}");
+        assert!(
+            message.contains("cannot judge AdmissionRequest") && message.contains("127.0.0.1"),
+            "{message}"
+        );
         let shown = TOKEN.split('.').chain(["jwt"]).find(|part| message.contains(part));
         assert_eq!(shown, None, "{message}");
     }

@@ -103,7 +103,7 @@ impl Permit {
     }
 
     /// Identity of the key that verified the token; `None` = no token. The session must end once
-    /// [`crate::Keys::holds`] is false for it.
+    /// [`crate::Keys::contains`] is false for it.
     pub fn key_mark(&self) -> Option<KeyMark> {
         self.0.holder.key.as_ref().map(|key| key.mark)
     }

@@ -64,7 +64,7 @@ impl StreamListener {
     /// Accepts connections until the runtime ends.
     pub(crate) async fn serve(self, listener: TcpListener) {
         let Self { kind, slots, proxies, readers } = self;
-        let mut said: Option<Instant> = None;
+        let mut last_logged: Option<Instant> = None;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
@@ -81,8 +81,8 @@ impl StreamListener {
                 }
                 Err(error) => {
                     // Out of descriptors, or the peer has closed the connection already.
-                    if said.is_none_or(|at| at.elapsed() >= REPEAT) {
-                        said = Some(Instant::now());
+                    if last_logged.is_none_or(|at| at.elapsed() >= REPEAT) {
+                        last_logged = Some(Instant::now());
                         tracing::warn!(%error, "cannot accept TCP connections; trying again");
                     }
                     sleep(NO_FILES_PAUSE).await;

@@ -38,9 +38,9 @@ enum Form {
 }
 
 /// Answers `/announced` and paths below it.
-pub(crate) async fn answer(hub: &HttpReaders, asked: RouteRequest) -> Response {
+pub(crate) async fn answer(readers: &HttpReaders, asked: RouteRequest) -> Response {
     let form = form(&asked.headers);
-    let reader = match hub.admit(asked.gate_request(&asked.path)).await {
+    let reader = match readers.admit(asked.gate_request(&asked.path)).await {
         Ok(reader) => reader,
         Err(refused) => return refused.response(),
     };

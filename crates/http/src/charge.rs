@@ -1,7 +1,7 @@
 //! Memory charges of HTTP and TCP connections, from their acceptance until they end or are passed to a worker.
 //!
 //! The charges are in the ledger of the relay, beside those of sessions. A connection that is chosen to be closed
-//! there is notified through the hub.
+//! there is notified through the readers.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -26,7 +26,7 @@ const REQUEST_BYTES: u64 = 20 * 1024;
 pub(crate) struct ConnectionCharge(Arc<Inner>);
 
 struct Inner {
-    hub: HttpReaders,
+    readers: HttpReaders,
     id: SessionId,
     state: Mutex<State>,
     exceeded: Arc<Notify>,
@@ -40,14 +40,14 @@ struct State {
 
 impl ConnectionCharge {
     /// Charges a new connection from `address`; `None` when the ledger has no room for it.
-    pub(crate) fn open(hub: &HttpReaders, address: IpAddr) -> Option<Self> {
-        if hub.is_out_of_memory() {
+    pub(crate) fn open(readers: &HttpReaders, address: IpAddr) -> Option<Self> {
+        if readers.is_out_of_memory() {
             return None;
         }
         let exceeded = Arc::new(Notify::new());
-        let (id, charge) = hub.charge_connection(address, exceeded.clone());
+        let (id, charge) = readers.charge_connection(address, exceeded.clone());
         let state = Mutex::new(State { charge, is_tls: false, has_request: false });
-        let opened = Self(Arc::new(Inner { hub: hub.clone(), id, state, exceeded }));
+        let opened = Self(Arc::new(Inner { readers: readers.clone(), id, state, exceeded }));
         opened.change(|_| {}).then_some(opened)
     }
 
@@ -88,7 +88,7 @@ impl State {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.hub.forget_connection(self.id);
+        self.readers.forget_connection(self.id);
     }
 }
 

@@ -49,18 +49,18 @@ struct FetchQuery {
 type Failure = Box<Response>;
 
 /// Answers `/fetch` and paths below it.
-pub(crate) async fn answer(hub: &HttpReaders, asked: RouteRequest) -> Response {
-    find(hub, &asked).await.unwrap_or_else(|response| *response)
+pub(crate) async fn answer(readers: &HttpReaders, asked: RouteRequest) -> Response {
+    find(readers, &asked).await.unwrap_or_else(|response| *response)
 }
 
-async fn find(hub: &HttpReaders, asked: &RouteRequest) -> Result<Response, Failure> {
+async fn find(readers: &HttpReaders, asked: &RouteRequest) -> Result<Response, Failure> {
     let wanted = parse_query(&asked.query).ok_or_else(|| {
         bad_request(
             "group, from and to are numbers; group may be latest; track and incarnation are not empty\n",
         )
     })?;
-    let (visitor, permit, track) = admit(hub, asked, &wanted).await?;
-    if hub.store().budget().at_ceiling() {
+    let (session, permit, track) = admit(readers, asked, &wanted).await?;
+    if readers.store().budget().at_ceiling() {
         return Err(Box::new(plain(
             StatusCode::SERVICE_UNAVAILABLE,
             "memory limit reached; try again later\n",
@@ -69,13 +69,13 @@ async fn find(hub: &HttpReaders, asked: &RouteRequest) -> Result<Response, Failu
     let path = permit.root().clone();
     let (start, want) = wanted.group.map_or((Start::Latest, Want::Live), |it| (Start::Group(it), Want::Info));
     let prefs = Prefs { start, ..Prefs::default() };
-    visitor.ask(Ask::Subscribe { sub: SUB, path: path.clone(), track, prefs, want });
-    let mut reader = FetchReader::new(visitor, path, FrameRange { first: wanted.from, last: wanted.to });
+    session.ask(Ask::Subscribe { sub: SUB, path: path.clone(), track, prefs, want });
+    let mut reader = FetchReader::new(session, path, FrameRange { first: wanted.from, last: wanted.to });
     let sequence = reader.begin(wanted.group).await.map_err(|missed| match missed {
         Missed::Nothing => nothing(),
         Missed::Over => Box::new(empty(StatusCode::UNAUTHORIZED)),
     })?;
-    let incarnation = reader.incarnation().map(|it| incarnation(hub, it)).ok_or_else(nothing)?;
+    let incarnation = reader.incarnation().map(|it| incarnation(readers, it)).ok_or_else(nothing)?;
     if wanted.incarnation.as_ref().is_some_and(|named| *named != incarnation) {
         return Err(nothing());
     }
@@ -97,7 +97,7 @@ fn nothing() -> Failure {
 /// broadcasts outside the client's scope. Whether a broadcast is announced is decided at the path that the gate maps it
 /// to.
 async fn admit(
-    hub: &HttpReaders,
+    readers: &HttpReaders,
     asked: &RouteRequest,
     wanted: &FetchQuery,
 ) -> Result<(ReaderSession, Permit, TrackName), Failure> {
@@ -107,23 +107,25 @@ async fn admit(
     let mut asks = Asks::default();
     if let Some(track) = &wanted.track {
         broadcast_path(&asked.path).map_err(malformed)?;
-        let (visitor, permit) = asks.enter(hub, asked, &asked.path).await.map_err(Rejected::response)?;
-        return Ok((visitor, permit, name(track)?));
+        let (session, permit) = asks.enter(readers, asked, &asked.path).await.map_err(Rejected::response)?;
+        return Ok((session, permit, name(track)?));
     }
     let target = TrackTarget::parse(&asked.path).map_err(malformed)?;
     let mut prefix = None;
     for Split { raw, broadcast, track } in target.splits() {
         let mapped = |prefix: &Path| prefix.join(&broadcast).ok();
-        if prefix.as_ref().is_some_and(|prefix| !mapped(prefix).is_some_and(|path| is_announced(hub, &path)))
+        if prefix
+            .as_ref()
+            .is_some_and(|prefix| !mapped(prefix).is_some_and(|path| is_announced(readers, &path)))
         {
             continue;
         }
         if asks.elsewhere >= ASKS {
             break;
         }
-        match asks.enter(hub, asked, raw).await {
-            Ok((visitor, permit)) if is_announced(hub, permit.root()) => {
-                return Ok((visitor, permit, name(&track)?));
+        match asks.enter(readers, asked, raw).await {
+            Ok((session, permit)) if is_announced(readers, permit.root()) => {
+                return Ok((session, permit, name(&track)?));
             }
             Ok((_, permit)) => prefix = prefix.or_else(|| added(permit.root(), &broadcast)),
             Err(Rejected::PassedOver(_)) => {}
@@ -131,8 +133,8 @@ async fn admit(
         }
     }
     let Some(Split { raw, track, .. }) = target.splits().next() else { return Err(nothing()) };
-    let (visitor, permit) = asks.enter(hub, asked, raw).await.map_err(Rejected::response)?;
-    Ok((visitor, permit, name(&track)?))
+    let (session, permit) = asks.enter(readers, asked, raw).await.map_err(Rejected::response)?;
+    Ok((session, permit, name(&track)?))
 }
 
 /// Prefix that the gate put before `path`; `None` where it mapped the path in another way.
@@ -171,34 +173,34 @@ impl Asks {
     /// Asks the gate to admit a reader of the broadcast at `raw`.
     async fn enter(
         &mut self,
-        hub: &HttpReaders,
+        readers: &HttpReaders,
         asked: &RouteRequest,
         raw: &str,
     ) -> Result<(ReaderSession, Permit), Rejected> {
         let mut is_elsewhere = false;
-        let admitted = hub.admit_noting(asked.gate_request(raw), &mut is_elsewhere).await;
+        let admitted = readers.admit_noting(asked.gate_request(raw), &mut is_elsewhere).await;
         self.elsewhere += usize::from(is_elsewhere);
-        let visitor = admitted.map_err(|refused| match refused {
+        let session = admitted.map_err(|refused| match refused {
             ReaderRejection::Denied(
                 Denial::Refused(Refusal::Unauthorized | Refusal::OutOfScope | Refusal::Malformed)
                 | Denial::Unavailable,
             ) => Rejected::PassedOver(refused.response()),
             _ => Rejected::Otherwise(refused.response()),
         })?;
-        let permit = visitor.permit().filter(|permit| permit.subscribe().allows(permit.root()));
+        let permit = session.permit().filter(|permit| permit.subscribe().allows(permit.root()));
         permit
-            .map(|permit| (visitor, permit))
+            .map(|permit| (session, permit))
             .ok_or_else(|| Rejected::PassedOver(empty(StatusCode::UNAUTHORIZED)))
     }
 }
 
-fn is_announced(hub: &HttpReaders, broadcast: &Path) -> bool {
-    hub.store().board().list(broadcast, None, 1).first().is_some_and(|first| first.path == *broadcast)
+fn is_announced(readers: &HttpReaders, broadcast: &Path) -> bool {
+    readers.store().board().list(broadcast, None, 1).first().is_some_and(|first| first.path == *broadcast)
 }
 
 /// Formats an incarnation for URLs and entity tags.
-fn incarnation(hub: &HttpReaders, Incarnation { log, epoch }: Incarnation) -> String {
-    format!("{:x}-{log}-{}", hub.boot(), epoch.0)
+fn incarnation(readers: &HttpReaders, Incarnation { log, epoch }: Incarnation) -> String {
+    format!("{:x}-{log}-{}", readers.boot(), epoch.0)
 }
 
 fn respond(

@@ -121,9 +121,9 @@ pub(crate) async fn request_admission(
     arrivals: &AcceptQueue,
     pending: PendingSession,
 ) -> Result<Admission, RejectReason> {
-    let (tell, told) = oneshot::channel();
-    arrivals.arrive(pending, Box::new(move |verdict| drop(tell.send(verdict))));
-    match timeout(REQUEST_TIME, told).await {
+    let (sender, receiver) = oneshot::channel();
+    arrivals.arrive(pending, Box::new(move |verdict| drop(sender.send(verdict))));
+    match timeout(REQUEST_TIME, receiver).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(_)) | Err(_) => Err(RejectReason::Leaving),
     }

@@ -116,9 +116,9 @@ impl Page {
     }
 
     /// Sets the addresses of the open listeners, and the readers whose gate decides about permissions.
-    pub(crate) fn open(&self, entrances: BrowserListeners, hub: Option<HttpReaders>) {
+    pub(crate) fn open(&self, entrances: BrowserListeners, readers: Option<HttpReaders>) {
         // The listeners of a relay are opened once.
-        let _ = self.0.entrances.set((entrances, hub));
+        let _ = self.0.entrances.set((entrances, readers));
     }
 
     fn router(&self, side: PageListener) -> Router {

@@ -1,7 +1,7 @@
 //! Plain per-worker counters and histograms. Depends on no other crate of the relay.
 //!
 //! A worker owns its [`Worker`] and counts with plain additions. A few times a second it
-//! [publishes](Board::publish) a copy, and readers use copies only: no other thread touches the data of the
+//! [publishes](CounterBoard::publish) a copy, and readers use copies only: no other thread touches the data of the
 //! packet path.
 
 mod board;

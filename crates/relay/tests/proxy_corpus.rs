@@ -46,7 +46,9 @@ fn corpus_of_proxy_headers_breaks_no_connection() {
         );
         block_in_place(|| {
             corpus::replay("proxy", |header| {
-                assert!([0, 200, 400, 408].contains(&status(&http, header)));
+                let status = status(&http, header);
+                // A shortened header leaves bytes that begin the request: any refusal is right.
+                assert!(status < 500, "status {status} after {header:?}");
             });
             for (name, header) in corpus::seeds("proxy") {
                 let is_valid = name.starts_with("valid-");

@@ -5,12 +5,12 @@
 //! 1. Call [`Endpoint::handle`] for every received datagram; collect the key of each [`FeedOutcome::Conn`] and
 //!    [`FeedOutcome::New`], send each [`FeedOutcome::Respond`].
 //! 2. Call [`Endpoint::handle_timeout`] for each connection whose [`QuicConnection::next_deadline`] passed.
-//! 3. Call [`Endpoint::settle`] once for each connection touched by 1 or 2: it exchanges events with the
+//! 3. Call [`Endpoint::process_connection`] once for each connection touched by 1 or 2: it exchanges events with the
 //!    endpoint, advances the handshake and the CONNECT, and sets the valve. Then check
 //!    [`QuicConnection::phase`]: at `Ready` create a session (`Ready` is also the first event of its `poll`); at
 //!    `Drained` call [`Endpoint::remove`].
 //! 4. The session polls and writes ([`relay_model::transport::Transport`]).
-//! 5. Flush: call [`QuicConnection::poll_transmit`] until it returns `None`, then [`Endpoint::settle`] again only
+//! 5. Flush: call [`QuicConnection::poll_transmit`] until it returns `None`, then [`Endpoint::process_connection`] again only
 //!    if a session closed the connection, then read [`QuicConnection::next_deadline`] again.
 //!
 //! A connection that never becomes `Ready` needs no session: it closes itself after `limits::SETUP_TIMEOUT`

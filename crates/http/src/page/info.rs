@@ -51,10 +51,10 @@ fn relative(scope: &Scope, root: &Path) -> Vec<String> {
 /// auth server is asked as for an HTTP reader.
 pub(super) async fn answer(page: Page, side: PageListener, request: Request) -> Response {
     let urls = page.urls(side, request.headers());
-    let hub = page.0.entrances.get().and_then(|(_, hub)| hub.clone());
+    let readers = page.0.entrances.get().and_then(|(_, readers)| readers.clone());
     let conn = request.extensions().get::<ClientInfo>().map(|client| gate_request(client, side, &request));
-    let Rights { permit, refused } = match (hub, conn) {
-        (Some(hub), Some(conn)) => Rights::new(hub.admit(conn).await.map(|reader| reader.permit())),
+    let Rights { permit, refused } = match (readers, conn) {
+        (Some(readers), Some(conn)) => Rights::new(readers.admit(conn).await.map(|reader| reader.permit())),
         _ => Rights::default(),
     };
     let about = &page.0.about;

@@ -3,7 +3,7 @@
 //! [`Worker::turn`] takes the time and an [`Io`](crate::socket::Io), so a test drives it without epoll. The steps of a
 //! turn: receive and feed; process peers that were fed or are due; messages of other threads; changes of logs, once a
 //! log for all its readers here; flush every connection that has something to send; send events to core and
-//! wake other workers. Each step has a [share](share) of the turn that the others cannot use up; the rest
+//! wake other workers. Each step has a [`share`] of the turn that the others cannot use up; the rest
 //! of a step comes next turn, in the order in which it came. A session has a budget of work for each call
 //! ([`Work`](relay_session::Work)): a session that has used it up waits behind all that have not.
 //!
