@@ -37,7 +37,7 @@ pub struct HowArgs {
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     pub(crate) root: Vec<PathBuf>,
 
-    /// How long to try to connect
+    /// Time limit for connecting
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", help_heading = "Connection")]
     pub(crate) timeout: Duration,
 }

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXIT_CODES)]
 pub struct LoadArgs {
-    /// What to run
+    /// Scenario to run
     scenario: Scenario,
 
     /// The relay: https://HOST:PORT/PATH (WebTransport), moqt://HOST:PORT/PATH (raw QUIC), wss:// or

@@ -78,7 +78,7 @@ pub struct SubArgs {
     #[arg(long, value_name = "N", default_value_t = 127)]
     priority: u8,
 
-    /// How long to wait for the broadcast to be announced; without it, for ever
+    /// Time limit for the broadcast to be announced; none by default
     #[arg(long, value_name = "TIME", value_parser = duration)]
     wait: Option<Duration>,
 }

@@ -31,7 +31,7 @@ struct LoadCli {
 enum Command {
     /// Runs one scenario against a relay. Exits 1 when a frame was lost or a client dropped
     Run {
-        /// What to run
+        /// Scenario to run
         scenario: Scenario,
         /// The relay: https://HOST:PORT/PATH (WebTransport), moqt://HOST:PORT/PATH (raw QUIC), wss:// or
         /// ws://HOST:PORT/PATH (WebSocket), tcp://HOST:PORT/PATH or unix:///FILE:/PATH
@@ -74,7 +74,7 @@ struct BenchArgs {
     /// The relay to start, afresh for every run
     #[arg(long, value_name = "FILE")]
     relay: PathBuf,
-    /// What it is started with; {port}, {ws}, {wss}, {tcp} (ports) and {workers} are filled in
+    /// Arguments to start it with; {port}, {ws}, {wss}, {tcp} (ports) and {workers} are filled in
     #[arg(long, default_value = "--bind 127.0.0.1:{port} --workers {workers}", allow_hyphen_values = true)]
     relay_args: String,
     /// Runs of each row; the table has their medians

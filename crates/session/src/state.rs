@@ -5,7 +5,7 @@ use relay_model::{Hop, Path, Role, limits, limits::SessionLimits};
 
 use crate::{context::SessionConfig, control::ControlQueue, phase::Phase};
 
-/// What a session knows about itself and its peer.
+/// Facts of a session that all its parts consult: its configuration, life and permit, and its peer.
 #[derive(Debug)]
 pub(crate) struct SessionState {
     pub(crate) config: SessionConfig,

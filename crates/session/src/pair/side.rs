@@ -45,7 +45,7 @@ pub(super) struct PairSide {
     /// Streams whose credit may have to be announced.
     stale: BTreeSet<u64>,
     hold: bool,
-    /// What the other side accepts.
+    /// Limits that the other side has granted.
     peer: PeerOffer,
     received: PairDatagrams,
 }

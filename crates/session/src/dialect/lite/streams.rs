@@ -64,6 +64,11 @@ pub(super) enum StreamStep {
 impl StreamKind {
     /// Whether the peer's sending side has ended, as far as read.
     pub(super) fn has_ended(&self) -> bool {
+        self.reader().is_some_and(|reader| reader.end().is_some())
+    }
+
+    /// Reader of the messages of the stream; `None` for streams of payload.
+    fn reader(&self) -> Option<&ControlStreamReader> {
         match self {
             Self::Request(reader, _)
             | Self::Header(reader)
@@ -75,8 +80,8 @@ impl StreamKind {
             | Self::Single(reader)
             | Self::AnnounceUp(reader, _)
             | Self::TrackUp(reader)
-            | Self::SubscribeUp { reader, .. } => reader.end().is_some(),
-            Self::Group(_) | Self::FetchUp(_) => false,
+            | Self::SubscribeUp { reader, .. } => Some(reader),
+            Self::Group(_) | Self::FetchUp(_) => None,
         }
     }
 }
@@ -85,20 +90,10 @@ impl StreamCost for StreamKind {
     /// Streams opened by the relay cost their unparsed bytes only: the rest is charged to the requesting
     /// session. Payload has a budget of its own.
     fn cost(&self) -> u64 {
+        let unparsed = self.reader().map_or(0, |reader| reader.buffer.len() as u64);
         match self {
-            Self::Request(reader, _)
-            | Self::Header(reader)
-            | Self::Setup(reader)
-            | Self::ClientSetup(reader)
-            | Self::Session(reader)
-            | Self::Listener(reader)
-            | Self::Subscription(reader)
-            | Self::Single(reader) => STREAM + reader.buffer.len() as u64,
-            Self::Group(_) => STREAM,
-            Self::AnnounceUp(reader, _) | Self::TrackUp(reader) | Self::SubscribeUp { reader, .. } => {
-                reader.buffer.len() as u64
-            }
-            Self::FetchUp(_) => 0,
+            Self::AnnounceUp(..) | Self::TrackUp(_) | Self::SubscribeUp { .. } | Self::FetchUp(_) => unparsed,
+            _ => STREAM + unparsed,
         }
     }
 }
